@@ -1,0 +1,182 @@
+"""Every error genro-nats raises, as one tree.
+
+::
+
+    ExecutorError
+    ├── ConfigurationError (also ValueError)     a wrong option, name, file or address
+    ├── ExecutorOverloadError                    max_pending reached, or every worker is full
+    ├── ExecutorClosedError                      the pool was shut down
+    ├── NoWorkersError                           nobody serves the subject
+    ├── WorkerLostError                          the child or worker running the call died
+    ├── CallTimeoutError (also TimeoutError)     the deadline passed
+    ├── RemoteError                              the user's exception could not be rebuilt here
+    ├── CodecError
+    │   ├── SignatureError                       unsigned, wrongly signed or replayed
+    │   ├── DecodeError                          bytes that are not a frame, or of another version
+    │   ├── PayloadTooLargeError                 over a stated limit
+    │   └── FunctionNotFoundError                the function is not importable over there
+    ├── TransportError
+    │   └── ConnectionLostError                  the server stayed away too long
+    └── TaskError
+        ├── TaskNotFoundError
+        ├── TaskFailedError
+        └── TaskCancelledError
+
+Each error carries its facts as attributes (``error.fields``) and says in
+``error.retryable`` whether the same call, made again later, can succeed
+without anybody changing code or configuration.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+__all__ = [
+    "CallTimeoutError",
+    "CodecError",
+    "ConfigurationError",
+    "ConnectionLostError",
+    "DecodeError",
+    "ExecutorClosedError",
+    "ExecutorError",
+    "ExecutorOverloadError",
+    "FunctionNotFoundError",
+    "NoWorkersError",
+    "PayloadTooLargeError",
+    "RemoteError",
+    "RemoteTraceback",
+    "SignatureError",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "TransportError",
+    "WorkerLostError",
+]
+
+
+class ExecutorError(Exception):
+    """Root of the tree: ``except ExecutorError`` catches all that is ours.
+
+    ``fields`` holds the facts of the error by name; each is an attribute too.
+    """
+
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached for names that are no ordinary attribute; a half-built
+        # instance (pickle, copy) has no `fields` yet.
+        fields = self.__dict__.get("fields", {})
+        if name in fields:
+            return fields[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.fields), None
+
+
+def _rebuild(cls: type[ExecutorError], args: tuple[Any, ...], fields: dict[str, Any]) -> ExecutorError:
+    return cls(*args, **fields)
+
+
+class ConfigurationError(ExecutorError, ValueError):
+    """A wrong option, name, file or address; the text names it and the way out."""
+
+
+class ExecutorOverloadError(ExecutorError):
+    """``max_pending`` calls are already accepted and unanswered, or all workers are full.
+
+    Fields: ``executor`` (pool name), ``max_pending`` (calls), ``retry_after`` (seconds).
+    """
+
+    retryable = True
+
+
+class ExecutorClosedError(ExecutorError):
+    """The pool was shut down before or while the call waited. Fields: ``executor``."""
+
+
+class NoWorkersError(ExecutorError):
+    """No worker subscribes to the pool's subject. Fields: ``executor``, ``subject``."""
+
+    retryable = True
+
+
+class WorkerLostError(ExecutorError):
+    """The child or worker that ran the call died or fell silent; the call may have run.
+
+    Fields, where known: ``pid``, ``exitcode`` (negative: the signal's number), ``worker``.
+    """
+
+
+class CallTimeoutError(ExecutorError, TimeoutError):
+    """The call's deadline passed. Fields: ``timeout`` (seconds), ``function``."""
+
+
+class RemoteError(ExecutorError):
+    """A user's exception that could not be rebuilt in this process.
+
+    Fields: ``type_name`` (``module:qualname`` over there), ``text`` (its ``str``),
+    ``traceback`` (formatted over there).
+    """
+
+
+class RemoteTraceback(Exception):
+    """The traceback of another process, as the ``__cause__`` of the user's exception."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"\n\n{self.text.rstrip()}\n"
+
+
+class CodecError(ExecutorError):
+    """A value, function or message that can't be turned into bytes or back."""
+
+
+class SignatureError(CodecError):
+    """A message that is unsigned, wrongly signed or a replay."""
+
+
+class DecodeError(CodecError):
+    """Bytes that are not a frame of this protocol, or of a version not spoken here."""
+
+
+class PayloadTooLargeError(CodecError):
+    """A payload over a limit. Fields: ``size`` and ``limit`` (bytes)."""
+
+
+class FunctionNotFoundError(CodecError):
+    """The function's module or name does not exist where it should run. Fields: ``function``."""
+
+
+class TransportError(ExecutorError):
+    """The messaging server or a socket failed."""
+
+    retryable = True
+
+
+class ConnectionLostError(TransportError):
+    """The server could not be reached, or stayed away too long. Fields: ``url`` (no secrets)."""
+
+
+class TaskError(ExecutorError):
+    """Root of what concerns durable tasks. Fields: ``task_id``."""
+
+
+class TaskNotFoundError(TaskError):
+    """No task of that id is known (any more)."""
+
+
+class TaskFailedError(TaskError):
+    """A task ended for a reason that is not the user's exception. Fields: ``reason``."""
+
+
+class TaskCancelledError(TaskError):
+    """The task was cancelled before it completed."""
