@@ -1,0 +1,254 @@
+"""The options of a pool: one frozen object with everything that any kind of executor knows.
+
+Every kind takes every option and ignores those that don't apply to it, so that a pool can move by
+configuration alone. Each field carries its meaning, its rule and the kinds that heed it as data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Final, Literal, Self
+
+from genro_nats.config import rules
+from genro_nats.config.cpus import usable_cpus
+from genro_nats.config.display import SECRETS, shown
+from genro_nats.config.rules import Rule, optional
+from genro_nats.config.suggest import did_you_mean
+from genro_nats.errors import ConfigurationError
+
+__all__ = ["MAX_WORKERS", "OptionInfo", "PoolOptions", "describe_options", "normalized"]
+
+MAX_WORKERS: Final = 1024
+_PROCESS: Final = ("process", "async-process")
+_ASYNC: Final = ("async", "async-process")
+_NATS: Final = ("nats",)
+
+
+@dataclass(frozen=True, slots=True)
+class OptionInfo:
+    """One option as data, for ``--help`` and the documentation; `kinds` empty means all kinds."""
+
+    name: str
+    doc: str
+    default: Any
+    allowed: str
+    kinds: tuple[str, ...]
+    secret: bool
+
+
+def _option(default: Any, doc: str, rule: Rule, kinds: tuple[str, ...] = ()) -> Any:
+    return field(default=default, metadata={"doc": doc, "rule": rule, "kinds": kinds})
+
+
+def _file(doc: str) -> Any:
+    return _option(None, doc, optional(rules.path()), _NATS)
+
+
+def _words(doc: str) -> Any:
+    return _option(None, doc, optional(rules.text()), _NATS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolOptions:
+    """All options of a pool, checked and in their final form; durations are seconds, sizes bytes.
+
+    However it is made, a wrong value raises ConfigurationError; `build` takes option names
+    that still have to be checked. What each option means is in `describe_options()`.
+    """
+
+    max_workers: int | None = _option(
+        None,
+        "workers that run calls at the same time; None: one per usable CPU",
+        optional(rules.whole(1, MAX_WORKERS)),
+    )
+    max_pending: int = _option(10_000, "calls accepted and not yet answered", rules.whole(1, 1_000_000_000))
+    overload: Literal["wait", "fail"] = _option(
+        "wait",
+        "what a call over max_pending does: wait for room, or raise ExecutorOverloadError",
+        rules.choice("wait", "fail"),
+    )
+    timeout: float | None = _option(
+        None,
+        "deadline of a call in seconds, unless the call states its own; None: none",
+        optional(rules.seconds()),
+    )
+    initializer: Callable[..., Any] | str | None = _option(  # noqa: RUF009
+        None, "run once in each child or thread before its first call", optional(rules.initializer())
+    )
+    initargs: tuple[Any, ...] = _option((), "arguments of the initializer", rules.sequence())
+    carry: tuple[ContextVar[Any], ...] = _option(
+        (), "context variables that travel to processes and workers", rules.context_vars()
+    )
+    bypass: bool = _option(False, "run every call inline, as in tests", rules.flag())
+    imports: tuple[str, ...] = _option(
+        (), "modules that children import before their first call", rules.modules()
+    )
+    events: Any = _option(  # noqa: RUF009
+        None, "who is told of the pool's events", optional(rules.observer())
+    )
+
+    threads: int = _option(
+        1, "calls that one child runs at the same time", rules.whole(1, MAX_WORKERS), _PROCESS
+    )
+    max_tasks_per_child: int | None = _option(
+        None,
+        "calls after which a child is replaced; None: never",
+        optional(rules.whole(1, 1_000_000_000)),
+        _PROCESS,
+    )
+    max_memory_per_child: int | None = _option(
+        None,
+        "resident bytes from which on a child is replaced after its call; None: never",
+        optional(rules.size(1024**2)),
+        _PROCESS,
+    )
+    spares: int = _option(
+        1, "warm children kept ready to replace one that ended", rules.whole(0, MAX_WORKERS), _PROCESS
+    )
+    cancel_grace: float = _option(
+        1.0,
+        "seconds that a cancelled call in a shared child has to end by itself before the child is killed",
+        rules.seconds(zero=True),
+        _PROCESS,
+    )
+    start_timeout: float = _option(60.0, "seconds that a child may take to start", rules.seconds(), _PROCESS)
+
+    concurrency: int = _option(
+        100, "calls that run at the same time in one event loop", rules.whole(1, 1_000_000), _ASYNC
+    )
+
+    subject: str | None = _option(
+        None,
+        "subject that the workers serve; None: 'tasks.' and the pool's name",
+        optional(rules.subject()),
+        _NATS,
+    )
+    url: tuple[str, ...] | None = _option(
+        None,
+        "addresses of the servers, or 'embedded'; None: NATS_URL, then nats://127.0.0.1:4222",
+        optional(rules.urls()),
+        _NATS,
+    )
+    user: str | None = _words("user name at the server")
+    password: str | None = _words("password of the user")
+    token: str | None = _words("authentication token")
+    nkey_seed_file: str | None = _file("file with the seed of an nkey")
+    credentials_file: str | None = _file("credentials file (.creds) with a JWT and a seed")
+    tls_ca: str | None = _file("file with the authorities that certify the server; None: the system's")
+    tls_cert: str | None = _file("file with this client's certificate")
+    tls_key: str | None = _file("file with the key of the client's certificate")
+    tls_hostname: str | None = _words(
+        "host name expected in the server's certificate, where the address has another"
+    )
+    prefix: str = _option("genro", "first part of every subject", rules.subject(first=True), _NATS)
+    connect_timeout: float = _option(
+        5.0, "seconds that the first connection may take", rules.seconds(), _NATS
+    )
+    disconnect_timeout: float = _option(
+        30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
+    )
+
+    def __post_init__(self) -> None:
+        for name in _FIELDS:
+            object.__setattr__(self, name, normalized(name, getattr(self, name)))
+
+    def __repr__(self) -> str:
+        changed = [name for name, known in _FIELDS.items() if getattr(self, name) is not known.default]
+        return f"PoolOptions({', '.join(f'{name}={shown(name, getattr(self, name))}' for name in changed)})"
+
+    @property
+    def workers(self) -> int:
+        """`max_workers`, or the number of usable CPUs where it is None."""
+        return min(usable_cpus(), MAX_WORKERS) if self.max_workers is None else self.max_workers
+
+    @classmethod
+    def build(
+        cls,
+        kind: str,
+        explicit: Mapping[str, Any],
+        *,
+        name: str | None = None,
+        origins: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Return the options of a pool of `kind` from those stated in `explicit`, defaults for the others.
+
+        `name` is the pool's, for messages and the default subject; `origins` tells for options that
+        didn't come from code which file or variable they came from.
+        Raises ConfigurationError for an unknown option, a wrong value, or a lack of one that `kind` needs.
+        """
+        places = {option: _place(name, (origins or {}).get(option, "")) for option in explicit}
+        for option, place in places.items():
+            _require_known(option, place)
+        checked = {option: normalized(option, value, places[option]) for option, value in explicit.items()}
+        if kind in _NATS:
+            _require_companions(checked, _place(name))
+            checked["subject"] = checked.get("subject") or _default_subject(name)
+        return cls(**checked)
+
+
+_FIELDS: Final[Mapping[str, Field[Any]]] = {known.name: known for known in fields(PoolOptions)}
+_COMPANIONS: Final = (("password", "user"), ("tls_key", "tls_cert"))
+
+
+def describe_options() -> tuple[OptionInfo, ...]:
+    """Return every option with its meaning, default and allowed values, in order."""
+    return tuple(
+        OptionInfo(
+            name=name,
+            doc=known.metadata["doc"],
+            default=known.default,
+            allowed=known.metadata["rule"].allowed,
+            kinds=known.metadata["kinds"],
+            secret=name in SECRETS,
+        )
+        for name, known in _FIELDS.items()
+    )
+
+
+def normalized(option: str, value: Any, place: str = "") -> Any:
+    """Return `value` in the form that PoolOptions keeps, or raise ConfigurationError with `place` in it."""
+    rule: Rule = _FIELDS[option].metadata["rule"]
+    try:
+        return rule.parse(value)
+    except (ValueError, TypeError, OverflowError):
+        pass  # chained, a rule's own error could show a secret
+    raise ConfigurationError(
+        f"Option {option!r}{place} is {shown(option, value)}: use {rule.allowed}.", option=option
+    )
+
+
+def _place(name: str | None, origin: str = "") -> str:
+    pool = f" of pool {name!r}" if name else ""
+    return f"{pool} ({origin})" if origin else pool
+
+
+def _require_known(option: str, place: str) -> None:
+    if option not in _FIELDS:
+        hint = did_you_mean(option, _FIELDS)
+        raise ConfigurationError(
+            f"Unknown option {option!r}{place}.{hint} Options: {', '.join(_FIELDS)}.", option=option
+        )
+
+
+def _require_companions(given: Mapping[str, Any], place: str) -> None:
+    for option, needed in _COMPANIONS:
+        if given.get(option) is not None and given.get(needed) is None:
+            raise ConfigurationError(
+                f"Option {option!r}{place} needs option {needed!r} beside it.", option=needed
+            )
+
+
+def _default_subject(name: str | None) -> str:
+    if name is None:
+        raise ConfigurationError(
+            "A pool of kind 'nats' needs option 'subject', such as 'tasks.heavy'.", option="subject"
+        )
+    try:
+        return str(normalized("subject", f"tasks.{name}"))
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The name of pool {name!r} makes no valid subject: pass option 'subject' too. {error}",
+            option="subject",
+        ) from None
