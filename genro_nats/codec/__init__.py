@@ -1,0 +1,1 @@
+"""Values, functions and errors as bytes, and back."""

@@ -1,0 +1,288 @@
+"""The frame: the one message format of socket pairs, NATS messages and durable tasks.
+
+Layout, big-endian (``docs/wire.md`` has it byte by byte)::
+
+    0   2s  magic b"GN"
+    2   B   version (1)
+    3   B   kind (FrameKind)
+    4   H   flags (Flag)
+    6   H   length of name
+    8   I   length of meta
+    12  H   number of buffers
+    14  H   hops: how often a worker passed the call on
+    16  d   seconds: a call's time left (inf: no deadline), a reply's run time
+    24  Q   length of body
+    32  16s call id
+    48      name, buffer table (one Q each, top bit: read-only), meta, body, buffers
+
+The length of a frame follows from its header, so frames can be laid end to
+end in one message. A worker's parent reads headers only; bodies are opened by
+the caller and by the child that runs the call.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from itertools import chain
+from math import inf
+from typing import Final, NamedTuple
+
+from genro_nats.errors import DecodeError, PayloadTooLargeError
+
+__all__ = [
+    "HEADER_SIZE",
+    "Buffer",
+    "Flag",
+    "Frame",
+    "FrameKind",
+    "Head",
+    "check",
+    "chunks",
+    "decode",
+    "decode_all",
+    "encode",
+    "name_of",
+    "peek",
+    "size",
+]
+
+Buffer = bytes | bytearray | memoryview
+
+MAGIC: Final = b"GN"
+VERSION: Final = 1
+HEADER: Final = struct.Struct("!2sBBHHIHHdQ16s")
+HEADER_SIZE: Final = HEADER.size
+MAX_NAME: Final = 1024
+MAX_META: Final = 256 * 1024
+MAX_BUFFERS: Final = 4096
+READ_ONLY: Final = 1 << 63
+NO_ID: Final = bytes(16)
+
+
+class FrameKind(IntEnum):
+    """What a frame says. The numbers are the protocol: never reuse one."""
+
+    CALL = 1
+    REPLY = 2  # the value; for a stream: its regular end
+    ERROR = 3  # an exception as structure
+    CANCEL = 4  # to the worker: end this call
+    BEAT = 5  # to the caller: these calls are held here
+    PROGRESS = 6
+    ITEM = 7  # one item of a stream
+    CREDIT = 8  # to the worker: that many more items may be sent
+    ACK = 9  # to the worker: these replies have arrived
+    QUERY = 10  # to all workers: who holds these calls?
+    HELLO = 11  # child to parent: ready for calls
+    REFUSED = 12  # the call was not started and never will be here
+    SKIPPED = 13  # child to parent: this call had been taken back
+
+
+class Flag:
+    """Bits of ``Frame.flags``."""
+
+    STREAM = 1  # a call whose function is a generator
+    BY_VALUE = 2  # the first buffer is the pickled function
+    PROGRESS = 4  # the caller listens to progress
+    RETIRE = 8  # a reply of a child that wants to be replaced
+    FAIL_FAST = 16  # a full worker shall refuse, not queue
+
+
+class Frame:
+    """One frame, decoded. ``body`` and ``buffers`` may be views into received bytes."""
+
+    __slots__ = ("body", "buffers", "flags", "hops", "id", "kind", "meta", "name", "seconds")
+
+    def __init__(
+        self,
+        kind: int,
+        id: bytes = NO_ID,
+        *,
+        name: bytes = b"",
+        meta: bytes = b"",
+        body: Buffer = b"",
+        buffers: Sequence[Buffer] = (),
+        flags: int = 0,
+        hops: int = 0,
+        seconds: float = inf,
+    ) -> None:
+        self.kind = kind
+        self.id = id
+        self.name = name
+        self.meta = meta
+        self.body = body
+        self.buffers = buffers
+        self.flags = flags
+        self.hops = hops
+        self.seconds = seconds
+
+    def __repr__(self) -> str:
+        kind = FrameKind(self.kind).name if self.kind in FrameKind._value2member_map_ else self.kind
+        return f"<Frame {kind} {self.id.hex()} {self.name.decode(errors='replace')} body={len(self.body)}>"
+
+
+def chunks(frame: Frame) -> list[Buffer]:
+    """The frame as pieces to be written one after the other; buffers are not copied."""
+    buffers = frame.buffers
+    name = frame.name
+    header = HEADER.pack(
+        MAGIC,
+        VERSION,
+        frame.kind,
+        frame.flags,
+        len(name),
+        len(frame.meta),
+        len(buffers),
+        frame.hops,
+        frame.seconds,
+        len(frame.body),
+        frame.id,
+    )
+    if not buffers:
+        return [header, name, frame.meta, frame.body]
+    return [header, name, _table(buffers), frame.meta, frame.body, *buffers]
+
+
+def _table(buffers: Sequence[Buffer]) -> bytes:
+    if len(buffers) > MAX_BUFFERS:
+        raise PayloadTooLargeError(
+            f"A value with {len(buffers)} separate buffers; the limit is {MAX_BUFFERS}. Combine them.",
+            size=len(buffers),
+            limit=MAX_BUFFERS,
+        )
+    sizes = [size(b) | (READ_ONLY if isinstance(b, bytes) else 0) for b in buffers]
+    return struct.pack(f"!{len(sizes)}Q", *sizes)
+
+
+def size(buffer: Buffer) -> int:
+    """Bytes in a buffer, whatever its item size."""
+    return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def encode(frame: Frame) -> bytes:
+    """The frame as one bytes object."""
+    return b"".join(chunks(frame))
+
+
+def decode(data: Buffer, offset: int = 0) -> tuple[Frame, int]:
+    """The frame that begins at ``offset``, and where it ends.
+
+    Raises:
+        DecodeError: not a frame, another version, or shorter than it says.
+    """
+    kind, flags, n_name, n_meta, n_buffers, hops, seconds, n_body, call_id = _header(data, offset)
+    view = memoryview(data)
+    at = offset + HEADER_SIZE
+    table_at = at + n_name
+    meta_at = table_at + 8 * n_buffers
+    body_at = meta_at + n_meta
+    end = body_at + n_body
+    if end > len(data):
+        raise DecodeError(f"A frame cut short: {len(data) - offset} bytes, its header speaks of more.")
+    frame = Frame(
+        kind,
+        call_id,
+        name=bytes(view[at:table_at]),
+        meta=bytes(view[meta_at:body_at]) if n_meta else b"",
+        body=view[body_at:end],
+        flags=flags,
+        hops=hops,
+        seconds=seconds,
+    )
+    if n_buffers:
+        frame.buffers, end = _buffers(view, struct.unpack_from(f"!{n_buffers}Q", view, table_at), end)
+    return frame, end
+
+
+class Head(NamedTuple):
+    """The fixed part of a frame, for those who only pass it on."""
+
+    kind: int
+    flags: int
+    n_name: int
+    n_meta: int
+    n_buffers: int
+    hops: int
+    seconds: float
+    n_body: int
+    id: bytes
+
+
+def peek(data: Buffer) -> Head:
+    """The header of a frame that this process itself received from its own child or parent."""
+    return Head._make(HEADER.unpack_from(data)[2:])
+
+
+def check(data: Buffer) -> Head:
+    """The header of a message that holds exactly one frame, its lengths verified; nothing is copied.
+
+    Raises:
+        DecodeError: not a frame, another version, or another length than it says.
+    """
+    head = Head._make(_header(data, 0))
+    end = HEADER_SIZE + head.n_name + 8 * head.n_buffers + head.n_meta + head.n_body
+    if head.n_buffers and end <= len(data):
+        table = struct.unpack_from(f"!{head.n_buffers}Q", data, HEADER_SIZE + head.n_name)
+        end += sum(entry & ~READ_ONLY for entry in table)
+    if end != len(data):
+        raise DecodeError(f"A frame of {len(data)} bytes whose header speaks of {end}.", id=head.id)
+    return head
+
+
+def name_of(data: Buffer, head: Head) -> bytes:
+    """The function's name in a frame whose header was read."""
+    return bytes(data[HEADER_SIZE : HEADER_SIZE + head.n_name])
+
+
+def _header(data: Buffer, offset: int) -> tuple[int, int, int, int, int, int, float, int, bytes]:
+    if len(data) - offset < HEADER_SIZE:
+        raise DecodeError(f"A frame cut short: {len(data) - offset} bytes, a header has {HEADER_SIZE}.")
+    magic, version, *rest = HEADER.unpack_from(data, offset)
+    if magic != MAGIC:
+        raise DecodeError("Not a genro-nats frame: it does not begin with b'GN'.")
+    if version != VERSION:
+        raise DecodeError(
+            f"A frame of protocol version {version}; this side speaks version {VERSION}. "
+            "Bring caller and worker to the same release of genro-nats.",
+            version=version,
+        )
+    n_name, n_meta, n_buffers = rest[2], rest[3], rest[4]
+    if n_name > MAX_NAME or n_meta > MAX_META or n_buffers > MAX_BUFFERS:
+        raise DecodeError(f"A frame over its limits: name {n_name}, meta {n_meta}, buffers {n_buffers}.")
+    return tuple(rest)  # type: ignore[return-value]
+
+
+def _buffers(view: memoryview, table: tuple[int, ...], at: int) -> tuple[list[Buffer], int]:
+    """Views of the buffers laid out from ``at``; a read-only one shows in its type (bytes)."""
+    found: list[Buffer] = []
+    for entry in table:
+        end = at + (entry & ~READ_ONLY)
+        if end > len(view):
+            raise DecodeError("A frame cut short: its buffer table speaks of more bytes than came.")
+        part = view[at:end]
+        found.append(bytes(part) if entry & READ_ONLY else _writable(part))
+        at = end
+    return found, at
+
+
+def _writable(part: memoryview) -> Buffer:
+    # What arrived in a bytearray of its own is already private to the receiver.
+    return bytearray(part) if part.readonly else part
+
+
+def decode_all(data: Buffer) -> Iterator[Frame]:
+    """The frames laid end to end in ``data``.
+
+    Raises:
+        DecodeError: at the first piece that is not a frame.
+    """
+    at, end = 0, len(data)
+    while at < end:
+        frame, at = decode(data, at)
+        yield frame
+
+
+def joined(parts: Sequence[Sequence[Buffer]]) -> bytes:
+    """Several frames, each as its chunks, end to end."""
+    return b"".join(chain.from_iterable(parts))

@@ -1,0 +1,136 @@
+"""Functions on the wire: by name where the receiver can import them, else by value.
+
+A decorated function is found through its module attribute, which is the
+wrapper; the wrapper shows the plain function as ``__genro_target__``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from genro_nats.codec import values
+from genro_nats.codec.frame import MAX_NAME
+from genro_nats.errors import CodecError, FunctionNotFoundError
+
+__all__ = ["FunctionCache", "FunctionRef", "find_object", "label", "reference", "resolve", "unwrap"]
+
+TARGET: Final = "__genro_target__"
+
+
+class FunctionRef(NamedTuple):
+    """How a function is named to the receiver. ``blob`` is None for a function known by name."""
+
+    name: bytes  # b"module:qualname"; for a function by value only a label
+    blob: bytes | None
+
+
+def unwrap(function: Any) -> Any:
+    """The plain function below any number of pools' decorators."""
+    while (inner := getattr(function, TARGET, None)) is not None:
+        function = inner
+    return function
+
+
+def label(function: Any) -> str:
+    """``module:qualname``, for logs and errors."""
+    module = getattr(function, "__module__", None) or type(function).__module__
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{module}:{name}"
+
+
+def reference(function: Callable[..., Any]) -> FunctionRef:
+    """The reference of a plain function, by name if that leads back to the same object.
+
+    Raises:
+        CodecError: by name it is not found, and its value can't be pickled.
+    """
+    name = label(function)
+    encoded = name.encode()[:MAX_NAME]
+    if _importable(function, name):
+        return FunctionRef(encoded, None)
+    try:
+        blob, buffers = values.dumps(function)
+    except CodecError as error:
+        raise CodecError(
+            f"The function {name} can't be sent: {error}. Define it at the top of an importable module, "
+            "or keep what can't be pickled out of its closure.",
+            function=name,
+        ) from error
+    if buffers:
+        raise CodecError(f"The function {name} can't be sent: its closure holds large buffers. Pass them as arguments.")
+    return FunctionRef(encoded, blob)
+
+
+def _importable(function: Callable[..., Any], name: str) -> bool:
+    module, _, qualname = name.partition(":")
+    if module == "__main__" or "<" in qualname or len(name) > MAX_NAME or module not in sys.modules:
+        return False
+    if module in values.by_value_modules():
+        return False
+    try:
+        return unwrap(_attribute(sys.modules[module], qualname)) is function
+    except AttributeError:
+        return False
+
+
+def _attribute(found: Any, qualname: str) -> Any:
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def find_object(name: str) -> Any:
+    """Whatever stands at ``module:qualname``. Raises ImportError, AttributeError, or what the import raises."""
+    module, _, qualname = name.partition(":")
+    return _attribute(importlib.import_module(module), qualname)
+
+
+def resolve(name: str) -> Callable[..., Any]:
+    """The plain function of a name, its module imported if need be.
+
+    Raises:
+        FunctionNotFoundError: no such module or attribute, or it is not callable.
+    """
+    module, colon, qualname = name.partition(":")
+    if not colon or not module or not qualname:
+        raise FunctionNotFoundError(f"{name!r} is no function name; expected 'module:qualname'.", function=name)
+    try:
+        found = unwrap(find_object(name))
+    except AttributeError as error:
+        raise FunctionNotFoundError(
+            f"The module {module!r} was imported on the worker but has no {qualname!r}: "
+            "does the worker run an older version of your code?",
+            function=name,
+        ) from error
+    except Exception as error:
+        raise FunctionNotFoundError(
+            f"The module {module!r} can't be imported on the worker: {type(error).__name__}: {error}. "
+            "Install your code there, or start the worker in its directory.",
+            function=name,
+        ) from error
+    if not callable(found):
+        raise FunctionNotFoundError(f"{name} is a {type(found).__name__}, which can't be called.", function=name)
+    return found  # type: ignore[no-any-return]
+
+
+class FunctionCache:
+    """The functions a child has resolved or unpickled, the most recently used kept."""
+
+    def __init__(self, limit: int = 512) -> None:
+        self._limit = limit
+        self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+
+    def get(self, name: bytes, blob: bytes | None) -> Callable[..., Any]:
+        """The function of a reference. Raises FunctionNotFoundError or DecodeError."""
+        key = name if blob is None else blob
+        found = self._known.get(key)
+        if found is None:
+            found = resolve(name.decode()) if blob is None else values.loads(blob)
+            self._known[key] = found
+            if len(self._known) > self._limit:
+                self._known.popitem(last=False)
+        return found

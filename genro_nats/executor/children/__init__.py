@@ -1,0 +1,1 @@
+"""The children of a process pool: started, chosen, watched, killed and replaced."""

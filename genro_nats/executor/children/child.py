@@ -1,0 +1,172 @@
+"""One child process as its parent sees it: its pipe, its tokens, the calls in its hands.
+
+Calls sent ahead wait in the child's socket, and a child that runs a long call
+can't give them back. So each call sent ahead comes with a token, one byte in a
+pipe that both sides hold: the child takes one before it starts such a call,
+and the parent takes tokens to move the calls at the end of the line elsewhere.
+The kernel hands each byte to one of the two only, so a call is never started
+twice. The child answers SKIPPED for each call it finds no token for, and is
+sent nothing new until it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from genro_nats.codec.frame import Buffer, Frame, FrameKind, chunks, peek
+from genro_nats.executor.children.choice import DEPTH
+from genro_nats.executor.children.work import Work
+from genro_nats.transport.pipe import PipeProtocol
+
+__all__ = ["Child"]
+
+
+class Child:
+    """Sends calls, counts what is in flight, takes back what has not started.
+
+    ``on_frame(child, kind, data)`` gets each frame that concerns a call,
+    ``on_end(child)`` is called once when the pipe closes.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        max_tasks: int | None,
+        on_frame: Callable[[Child, int, Buffer], None],
+        on_end: Callable[[Child], None],
+        *,
+        single: bool,
+    ) -> None:
+        self.pid = 0
+        self.slots = slots
+        self.single = single
+        self.inflight: dict[bytes, Work] = {}
+        self.served = 0
+        self.head_since = 0.0
+        self.retiring = False
+        self.ready = False
+        self.ended = False
+        self.exit_status: int | None = None
+        self.doomed: Work | None = None
+        self._max_tasks = max_tasks
+        self._skipping = 0
+        self._on_frame = on_frame
+        self._on_end = on_end
+        self._protocol = PipeProtocol(self._received, self._ended)
+        self._tokens_r = self._tokens_w = -1
+
+    async def open(self) -> tuple[socket.socket, int]:
+        """Make the pipe; the child's end of it and the tokens' read end (the caller closes the former)."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with contextlib.suppress(OSError):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        self._tokens_r, self._tokens_w = os.pipe()
+        os.set_blocking(self._tokens_r, False)
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._protocol, ours)
+        return theirs, self._tokens_r
+
+    @property
+    def ahead(self) -> int:
+        """Calls that may be in its hands at once, sent ahead included."""
+        if not self.single:
+            return self.slots
+        if self._max_tasks is None:
+            return DEPTH
+        return min(DEPTH, self._max_tasks - self.served)
+
+    @property
+    def all_short(self) -> bool:
+        """Is everything in its hands expected to be short?"""
+        return all(work.short for work in self.inflight.values())
+
+    @property
+    def paused(self) -> bool:
+        """Must not be sent calls now."""
+        return self.retiring or self._skipping > 0 or self.doomed is not None or self.ended
+
+    @property
+    def worn_out(self) -> bool:
+        """Has it run as many calls as ``max_tasks_per_child`` allows?"""
+        return self._max_tasks is not None and self.served >= self._max_tasks
+
+    def send(self, work: Work) -> None:
+        """Put a call into its hands."""
+        ahead = self.single and bool(self.inflight)
+        if ahead:
+            os.write(self._tokens_w, b"t")
+        else:
+            self.head_since = time.monotonic()
+        work.child = self
+        self.inflight[work.id] = work
+        self._protocol.send(work.parts, ahead)
+
+    def control(self, frame: Frame) -> None:
+        """Send a frame that is no call: a cancel, a credit."""
+        self._protocol.send(chunks(frame))
+
+    def forward(self, data: Buffer) -> None:
+        """Send an encoded frame as it came."""
+        self._protocol.send([data])
+
+    def take_back(self) -> list[Work]:
+        """The calls sent ahead that had not started, in their order; they are nobody's now."""
+        behind = len(self.inflight) - 1
+        if behind <= 0 or not self.single:
+            return []
+        try:
+            taken = len(os.read(self._tokens_r, behind))
+        except (BlockingIOError, OSError):
+            return []
+        self._skipping += taken
+        back = list(self.inflight.values())[len(self.inflight) - taken :]
+        for work in back:
+            del self.inflight[work.id]
+            work.child = None
+        return back
+
+    def finish(self, id: bytes) -> Work | None:
+        """A reply came: the call it ends, which is no longer in flight."""
+        work = self.inflight.pop(id, None)
+        if work is not None:
+            self.served += 1
+            self.head_since = time.monotonic()
+        return work
+
+    @property
+    def head(self) -> Work | None:
+        """The call that is running, or about to."""
+        return next(iter(self.inflight.values()), None)
+
+    def close(self) -> None:
+        """Close the pipe: the child ends once it looks at it."""
+        if self._protocol.transport is not None:
+            self._protocol.transport.close()
+
+    def _received(self, data: Buffer, ahead: bool) -> None:
+        kind = peek(data).kind
+        if kind == FrameKind.SKIPPED:
+            self._skipping -= 1
+        self._on_frame(self, kind, data)
+
+    def _ended(self) -> None:
+        self.ended = True
+        self._on_end(self)
+
+    def close_tokens(self) -> None:
+        """Release the token pipe, once nothing is left to take back."""
+        for fd in (self._tokens_r, self._tokens_w):
+            if fd >= 0:
+                os.close(fd)
+        self._tokens_r = self._tokens_w = -1
+
+    def facts(self) -> dict[str, Any]:
+        """What an operator wants to know."""
+        return {"pid": self.pid, "busy": len(self.inflight), "served": self.served, "retiring": self.retiring}

@@ -1,0 +1,244 @@
+"""Calls in, frames out: the queue of a pool of children, and what ends a call early.
+
+Everything here happens in one event loop. ``run(work)`` gives a call to the
+best child or queues it; replies reach the work itself. The local process
+executor and the NATS worker both stand on this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Sequence
+from math import inf
+from typing import Any, Final
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, peek
+from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorError, WorkerLostError
+from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.choice import STALL, ShortCalls, choose, room
+from genro_nats.executor.children.roster import PoolPlan, Roster
+from genro_nats.executor.children.work import Work
+
+__all__ = ["ChildPool", "PoolPlan"]
+
+_NEIGHBOURS: Final = 10.0  # seconds that neighbours of a call that would not end get to finish
+
+
+class ChildPool:
+    """The children of one pool and the calls that wait for them."""
+
+    def __init__(self, plan: PoolPlan) -> None:
+        self.plan = plan
+        self.queue: deque[Work] = deque()
+        self._short = ShortCalls()
+        self._stall_timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.roster = Roster(plan, self)
+
+    async def start(self) -> None:
+        """Start the children; returns when they are ready. Raises as ``Roster.start``."""
+        self._loop = asyncio.get_running_loop()
+        try:
+            await self.roster.start()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self, error: ExecutorError | None = None) -> None:
+        """End all children; calls still in hand end with ``error`` (ExecutorClosedError)."""
+        if self._closed:
+            return
+        self._closed = True
+        if error is None:
+            error = ExecutorClosedError(f"The executor '{self.plan.name}' was shut down.", executor=self.plan.name)
+        works = [*self.queue, *(w for child in self.roster.children for w in child.inflight.values())]
+        self.queue.clear()
+        for work in works:
+            self._fail(work, error)
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+        await self.roster.aclose()
+
+    def abandon(self) -> None:
+        """Kill everything at once, for an owner whose event loop is gone."""
+        self._closed = True
+        self.roster.abandon()
+
+    @property
+    def idle(self) -> bool:
+        """Is nothing queued or running?"""
+        return not self.queue and not any(child.inflight for child in self.roster.children)
+
+    # -- calls --------------------------------------------------------------
+
+    def run(self, work: Work) -> None:
+        """Give a call to a child now, or when one is free."""
+        if self._closed:
+            work.failed(ExecutorClosedError(f"The executor '{self.plan.name}' is closed.", executor=self.plan.name))
+            return
+        if work.deadline != inf:
+            work.timer = self._loop.call_at(work.deadline, self._expired, work)
+        work.short = not work.stream and self._short.is_short(work.key)
+        child = choose(self.roster.active, work.short) if not self.queue else None
+        if child is None:
+            self.queue.append(work)
+        else:
+            self._send(child, work)
+
+    def cancel(self, work: Work, error: ExecutorError) -> None:
+        """End a call now: its caller gets ``error`` at once, the child is freed as its kind allows."""
+        if work.done:
+            return
+        child = work.child
+        self._fail(work, error)
+        if child is None:
+            with contextlib.suppress(ValueError):
+                self.queue.remove(work)
+        elif child.single:
+            self._free(child, work)
+        else:
+            child.control(Frame(FrameKind.CANCEL, work.id))
+            self._loop.call_later(self.plan.cancel_grace, self._insist, child, work)
+
+    def _expired(self, work: Work) -> None:
+        name = work.key.decode(errors="replace")
+        self.cancel(work, CallTimeoutError(f"{name} was not done at its deadline.", function=name))
+
+    def _fail(self, work: Work, error: Exception) -> None:
+        if not work.done:
+            self._settle(work)
+            work.failed(error)
+
+    def _settle(self, work: Work) -> None:
+        work.done = True
+        if work.timer is not None:
+            work.timer.cancel()
+            work.timer = None
+
+    # -- giving out ---------------------------------------------------------
+
+    def _send(self, child: Child, work: Work) -> None:
+        child.send(work)
+        if self._stall_timer is None and child.single and len(child.inflight) > 1:
+            self._watch_stalls()
+
+    def _refill(self, child: Child) -> None:
+        queue = self.queue
+        while queue and room(child, queue[0].short):
+            self._send(child, queue.popleft())
+
+    def on_capacity(self) -> None:
+        """There may be room: give out what waits."""
+        while self.queue:
+            child = choose(self.roster.active, self.queue[0].short)
+            if child is None:
+                return
+            self._send(child, self.queue.popleft())
+
+    def _watch_stalls(self) -> None:
+        self._stall_timer = self._loop.call_later(STALL, self._look_for_stalls)
+
+    def _look_for_stalls(self) -> None:
+        """Take calls back from behind one that runs long."""
+        self._stall_timer = None
+        now = self._loop.time()
+        for child in list(self.roster.active):
+            if len(child.inflight) > 1 and now - child.head_since >= STALL:
+                self.on_unstarted(child.take_back())
+        self.on_capacity()
+        if self._stall_timer is None and any(len(c.inflight) > 1 and c.single for c in self.roster.active):
+            self._watch_stalls()
+
+    def on_unstarted(self, works: Sequence[Work]) -> None:
+        """Back to the front of the queue: they had not started."""
+        for work in reversed(works):
+            if not work.done:
+                work.short = False
+                self.queue.appendleft(work)
+
+    # -- what children say --------------------------------------------------
+
+    def on_frame(self, child: Child, kind: int, data: Buffer) -> None:
+        """A frame that concerns a call."""
+        head = peek(data)
+        if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
+            work = child.finish(head.id)
+            if work is not None:
+                self._answered(work, kind, head.seconds, data)
+                self._next(child, head.flags)
+        elif kind == FrameKind.SKIPPED:
+            self._refill(child)
+        elif (running := child.inflight.get(head.id)) is not None and not running.done:
+            running.received(kind, data)
+
+    def _answered(self, work: Work, kind: int, seconds: float, data: Buffer) -> None:
+        if not work.stream:
+            self._short.record(work.key, seconds)
+        if not work.done:
+            self._settle(work)
+            work.received(kind, data)
+
+    def _next(self, child: Child, flags: int) -> None:
+        """A child has finished a call: what now?"""
+        if not child.ready:
+            return
+        if child.doomed is not None:
+            self._end_doomed(child, child.doomed)
+        elif child.retiring:
+            self.roster.let_go(child)
+        elif flags & Flag.RETIRE or child.worn_out:
+            self.roster.retire(child)
+        elif self.queue:
+            self._refill(child)
+
+    def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None:
+        """These were running in a child that died."""
+        for work in works:
+            self._fail(work, error)
+
+    # -- ending what runs ---------------------------------------------------
+
+    def _free(self, child: Child, work: Work) -> None:
+        """Free a single-threaded child from a call whose caller has gone."""
+        behind = len(child.inflight) - 1
+        back = child.take_back()
+        self.on_unstarted(back)
+        if work.id not in child.inflight:
+            self.on_capacity()
+        elif len(back) < behind or child.head is not work:
+            # It has gone on past the call at the head, whose reply is under way.
+            child.doomed = work
+        else:
+            self.roster.kill(child)
+
+    def _end_doomed(self, child: Child, doomed: Work) -> None:
+        if doomed.id not in child.inflight:
+            child.doomed = None
+            if child.retiring:
+                self.roster.let_go(child)
+            else:
+                self._refill(child)
+        elif child.single and child.head is doomed:
+            self.roster.kill(child)
+        elif not child.single:
+            self.roster.let_go(child)
+
+    def _insist(self, child: Child, work: Work) -> None:
+        """A shared child did not end a call it was asked to: replace it, once its neighbours are done."""
+        if work.id not in child.inflight or child.ended:
+            return
+        self.plan.on_event("call.stuck", pid=child.pid, function=work.key.decode(errors="replace"))
+        child.doomed = work
+        self.roster.retire(child)
+        self._loop.call_later(_NEIGHBOURS, self.roster.kill, child)
+
+    def facts(self) -> dict[str, Any]:
+        """What an operator wants to know."""
+        return {
+            "queued": len(self.queue),
+            "busy": sum(len(child.inflight) for child in self.roster.active),
+            "children": [child.facts() for child in self.roster.active],
+            "lost": self.roster.lost,
+        }

@@ -1,0 +1,326 @@
+"""Who the children are: started, kept ready as spares, retired, killed, replaced.
+
+The roster keeps ``plan.size`` children active and ``plan.spares`` warm beside
+them. It knows nothing of queues: it tells its listener when there is capacity
+and which calls were in the hands of a child that died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from genro_nats.codec.frame import Buffer, FrameKind
+from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
+from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.spawner import Spawner
+from genro_nats.executor.children.work import Work
+from genro_nats.worker.setup import ChildSetup
+
+__all__ = ["Listener", "PoolPlan", "Roster", "no_event"]
+
+log: Final = logging.getLogger("genro_nats.children")
+
+_EXIT_NOTICE: Final = 1.0  # seconds to wait for a dead child's exit status before its calls end without it
+_CLOSE_TIMEOUT: Final = 2.0  # seconds for idle children to leave
+_BACKOFF: Final = (0.1, 10.0)  # seconds, first and last, between attempts to start a child that fails
+
+
+def no_event(name: str, **facts: object) -> None:
+    """The event listener of those who have none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolPlan:
+    """What a pool of children shall be.
+
+    ``initializer`` makes the call that is run first in each child, and the
+    future of its outcome. Times are in seconds.
+    """
+
+    name: str
+    size: int
+    setup: ChildSetup
+    spares: int = 1
+    max_tasks: int | None = None
+    imports: Sequence[str] = ()
+    hints: Sequence[str] = ()
+    initializer: Callable[[], tuple[Work, asyncio.Future[Any]]] | None = None
+    cancel_grace: float = 1.0
+    start_timeout: float = 60.0
+    on_event: Callable[..., object] = no_event
+
+
+class Listener(Protocol):
+    """What the roster tells."""
+
+    def on_frame(self, child: Child, kind: int, data: Buffer) -> None: ...
+    def on_capacity(self) -> None: ...
+    def on_unstarted(self, works: Sequence[Work]) -> None: ...
+    def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None: ...
+
+
+class Roster:
+    """The children of one pool, in one event loop."""
+
+    def __init__(self, plan: PoolPlan, listener: Listener) -> None:
+        self.plan = plan
+        self.active: list[Child] = []
+        self.spares: list[Child] = []
+        self.leaving: set[Child] = set()
+        self.lost = 0
+        self._listener = listener
+        self._starting = 0
+        self._failures = 0
+        self._hello: dict[Child, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+        self._spawner = self._new_spawner()
+
+    @property
+    def children(self) -> list[Child]:
+        """All of them, whatever their state."""
+        return [*self.active, *self.spares, *self.leaving, *self._hello]
+
+    # -- start and end ------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the template and the active children; returns when they are ready.
+
+        Raises:
+            ConfigurationError, ExecutorError: an import failed, or a child could not start.
+            Exception: what the initializer raised.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._spawner.start(self.plan.start_timeout)
+        starting = [asyncio.ensure_future(self._new_child()) for _ in range(self.plan.size)]
+        try:
+            self.active += await asyncio.gather(*starting)
+        except BaseException:
+            for task in starting:
+                task.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            raise
+        self.keep_full()
+
+    async def aclose(self) -> None:
+        """End all children. Who has a call in hand is killed."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        children = self.children
+        for child in children:
+            if child.inflight and child.pid:
+                self._spawner.kill(child.pid)
+            child.close()
+        deadline = self._loop.time() + _CLOSE_TIMEOUT
+        while any(child.pid and child.exit_status is None for child in children) and self._loop.time() < deadline:
+            await asyncio.sleep(0.002)
+        await self._spawner.aclose()
+        for child in children:
+            child.close_tokens()
+
+    def abandon(self) -> None:
+        """Kill everything at once, for an owner whose event loop is gone."""
+        self._closed = True
+        self._spawner.abandon()
+        for child in self.children:
+            child.close_tokens()
+
+    # -- one child ----------------------------------------------------------
+
+    async def _new_child(self) -> Child:
+        """A child that has said hello and run the initializer."""
+        plan = self.plan
+        child = Child(
+            plan.setup.slots, plan.max_tasks, self._on_frame, self._on_end, single=plan.setup.mode == "sync"
+        )
+        hello = self._hello[child] = self._loop.create_future()
+        theirs, tokens = await child.open()
+        try:
+            async with asyncio.timeout(plan.start_timeout):
+                child.pid = await self._spawner.spawn(plan.setup, theirs, tokens, lambda s: self._on_exit(child, s))
+                theirs.close()
+                await hello
+                await self._initialize(child)
+        except BaseException as error:
+            self._discard(child)
+            if isinstance(error, TimeoutError):
+                raise ExecutorError(f"A child was not ready within {plan.start_timeout:g} s (start_timeout).") from error
+            raise
+        finally:
+            theirs.close()
+            self._hello.pop(child, None)
+        child.ready = True
+        plan.on_event("child.ready", pid=child.pid)
+        return child
+
+    async def _initialize(self, child: Child) -> None:
+        if self.plan.initializer is None:
+            return
+        work, outcome = self.plan.initializer()
+        child.send(work)
+        await outcome
+        child.served = 0
+
+    def _discard(self, child: Child) -> None:
+        if child.pid and not child.ended:
+            self._spawner.kill(child.pid)
+        child.close()
+
+    def _on_frame(self, child: Child, kind: int, data: Buffer) -> None:
+        if kind == FrameKind.HELLO:
+            hello = self._hello.get(child)
+            if hello is not None and not hello.done():
+                hello.set_result(None)
+        else:
+            self._listener.on_frame(child, kind, data)
+
+    def _on_end(self, child: Child) -> None:
+        """The pipe closed: the child has ended or is about to."""
+        self._listener.on_unstarted(child.take_back())
+        self.replace(child)
+        if child.exit_status is None:
+            self.leaving.add(child)
+            self._loop.call_later(_EXIT_NOTICE, self._bury, child)
+        else:
+            self._bury(child)
+
+    def _on_exit(self, child: Child, status: int) -> None:
+        child.exit_status = status
+        if child.ended:
+            self._bury(child)
+
+    def _bury(self, child: Child) -> None:
+        """Both its pipe and its process have ended, or enough time has passed since."""
+        self.leaving.discard(child)
+        orphans, child.inflight = list(child.inflight.values()), {}
+        child.close_tokens()
+        error = _lost(child, orphans)
+        hello = self._hello.get(child)
+        if hello is not None and not hello.done():
+            hello.set_exception(error)
+        if orphans or not child.retiring:
+            self.lost += 1
+            self.plan.on_event("child.lost", pid=child.pid, status=child.exit_status, calls=len(orphans))
+        self._listener.on_orphans(orphans, error)
+
+    # -- retiring and replacing ---------------------------------------------
+
+    def retire(self, child: Child) -> None:
+        """Send it no more calls; it leaves when those it has are done, and a spare takes its place."""
+        if child.retiring:
+            return
+        child.retiring = True
+        self._listener.on_unstarted(child.take_back())
+        self.leaving.add(child)
+        self.replace(child)
+        self.let_go(child)
+
+    def let_go(self, child: Child) -> None:
+        """End a retiring child if nobody waits for it any more."""
+        if all(work.done for work in child.inflight.values()):
+            if child.inflight:
+                self._spawner.kill(child.pid)
+            child.close()
+
+    def kill(self, child: Child) -> None:
+        """End it now, whatever it does; a spare takes its place."""
+        if child.ended or child.exit_status is not None:
+            return
+        child.retiring = True
+        self._spawner.kill(child.pid)
+        self.leaving.add(child)
+        self.replace(child)
+
+    def replace(self, child: Child) -> None:
+        """Strike it off, and fill its place."""
+        for group in (self.active, self.spares):
+            with suppress(ValueError):
+                group.remove(child)
+        self.keep_full()
+
+    def keep_full(self) -> None:
+        """Promote spares, and start what is missing."""
+        if self._closed:
+            return
+        while self.spares and len(self.active) < self.plan.size:
+            self.active.append(self.spares.pop())
+        missing = self.plan.size + self.plan.spares - len(self.active) - len(self.spares) - self._starting
+        for _ in range(missing):
+            self._starting += 1
+            self._background(self._add_child())
+        self._listener.on_capacity()
+
+    def _background(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _add_child(self) -> None:
+        try:
+            child = await self._new_child_at_last()
+        finally:
+            self._starting -= 1
+        self.spares.append(child)
+        self.keep_full()
+
+    async def _new_child_at_last(self) -> Child:
+        first, last = _BACKOFF
+        while True:
+            try:
+                child = await self._new_child()
+            except ExecutorClosedError:
+                raise
+            except Exception as error:
+                log.error("pool %s: a child can't be started: %s", self.plan.name, error)
+                self.plan.on_event("child.failed", error=str(error), failures=self._failures + 1)
+                await asyncio.sleep(min(last, first * 2 ** min(self._failures, 10)))
+                self._failures += 1
+            else:
+                self._failures = 0
+                return child
+
+    # -- the template -------------------------------------------------------
+
+    def _new_spawner(self) -> Spawner:
+        return Spawner(self.plan.imports, self.plan.hints, self._spawner_lost)
+
+    def _spawner_lost(self) -> None:
+        if self._closed:
+            return
+        log.error("pool %s: the template process ended; starting another", self.plan.name)
+        self.plan.on_event("template.lost")
+        self._spawner = self._new_spawner()
+        self._background(self._restart_spawner(self._spawner))
+
+    async def _restart_spawner(self, spawner: Spawner) -> None:
+        try:
+            await spawner.start(self.plan.start_timeout)
+        except ExecutorError as error:
+            log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
+
+
+def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
+    status = child.exit_status
+    how = "ended" if status is None else _describe(status)
+    what = ", ".join(work.key.decode(errors="replace") for work in orphans) or "no call"
+    return WorkerLostError(
+        f"The child process {child.pid} {how} while it ran {what}. The call may have had effects.",
+        pid=child.pid,
+        exitcode=status,
+    )
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"exited with code {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name} (signal {-status})"
+    except ValueError:
+        return f"was killed by signal {-status}"

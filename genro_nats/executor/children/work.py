@@ -1,0 +1,46 @@
+"""One call on its way through the children of a pool."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from math import inf
+from typing import TYPE_CHECKING
+
+from genro_nats.codec.frame import Buffer
+
+if TYPE_CHECKING:
+    from genro_nats.executor.children.child import Child
+
+__all__ = ["Work"]
+
+
+class Work:
+    """A call frame and where its replies go. Subclasses say what happens with them.
+
+    ``parts``: the frame's chunks. ``key``: the function's name, for the memory of
+    short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
+    """
+
+    __slots__ = ("child", "deadline", "done", "id", "key", "parts", "short", "stream", "timer")
+
+    def __init__(
+        self, id: bytes, parts: Sequence[Buffer], key: bytes, *, deadline: float = inf, stream: bool = False
+    ) -> None:
+        self.id = id
+        self.parts = parts
+        self.key = key
+        self.deadline = deadline
+        self.stream = stream
+        self.short = False
+        self.done = False
+        self.child: Child | None = None
+        self.timer: asyncio.TimerHandle | None = None
+
+    def received(self, kind: int, data: Buffer) -> None:
+        """A frame from the child; REPLY and ERROR are the last."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """The call ended without a reply."""
+        raise NotImplementedError

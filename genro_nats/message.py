@@ -1,0 +1,131 @@
+"""What a call is: its identity, its options, and what a running function can ask about it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Final
+
+__all__ = ["CallContext", "CallOptions", "ProgressUpdate", "current_call", "in_child", "mark_child", "new_id"]
+
+PROGRESS_INTERVAL: Final = 0.1  # seconds between two messages: at most ten a second
+_CHILD_VARIABLE: Final = "GENRO_NATS_CHILD"
+
+
+def new_id() -> bytes:
+    """A new call id: 16 random bytes."""
+    return os.urandom(16)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressUpdate:
+    """How far a call is: ``fraction`` from 0 to 1, a text, and any small value."""
+
+    fraction: float
+    text: str = ""
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """Options of one call, over those of its pool.
+
+    ``timeout``: seconds from submitting to the reply; None: the pool's own.
+    ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+    """
+
+    timeout: float | None = None
+    on_progress: Callable[[ProgressUpdate], object] | None = None
+
+
+class CallContext:
+    """The running call, as its function sees it: ``current_call()``.
+
+    ``id``: hex, the same wherever the call is looked at; a good idempotency key.
+    ``trace_id``: hex, shared by a call and the calls made inside it.
+    ``pool``: name of the pool; ``address``: the subject it serves, if any.
+    ``function``: "module:qualname". ``attempt``: 1 for the first run.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_deadline",
+        "_on_progress",
+        "_sent_at",
+        "address",
+        "attempt",
+        "function",
+        "id",
+        "pool",
+        "trace_id",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        *,
+        trace_id: str = "",
+        pool: str = "",
+        address: str = "",
+        function: str = "",
+        attempt: int = 1,
+        seconds: float = inf,
+        on_progress: Callable[[ProgressUpdate], object] | None = None,
+    ) -> None:
+        self.id = id
+        self.trace_id = trace_id or id
+        self.pool = pool
+        self.address = address
+        self.function = function
+        self.attempt = attempt
+        self._deadline = time.monotonic() + seconds if seconds != inf else inf
+        self._on_progress = on_progress
+        self._sent_at = -inf
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """True once the caller gave up: a function that checks it can stop early."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Make ``cancelled`` true (for executors)."""
+        self._cancelled = True
+
+    @property
+    def remaining(self) -> float:
+        """Seconds to the deadline; ``inf`` without one, never negative."""
+        return max(0.0, self._deadline - time.monotonic())
+
+    def progress(self, fraction: float, text: str = "", data: Any = None) -> None:
+        """Tell the caller how far this call is (0 to 1); at most ten messages a second are sent."""
+        if not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
+        if self._on_progress is None:
+            return
+        now = time.monotonic()
+        if now - self._sent_at >= PROGRESS_INTERVAL or fraction == 1.0:
+            self._sent_at = now
+            self._on_progress(ProgressUpdate(fraction, text, data))
+
+
+running_call: Final[ContextVar[CallContext | None]] = ContextVar("genro_nats_running_call", default=None)
+
+
+def current_call() -> CallContext:
+    """The call that runs here. Outside of any call, one that belongs to nobody and reports to nobody."""
+    return running_call.get() or CallContext(new_id().hex())
+
+
+def mark_child() -> None:
+    """Say that this process is a pool's child: no pool starts children of its own here."""
+    os.environ[_CHILD_VARIABLE] = str(os.getpid())
+
+
+def in_child() -> bool:
+    """Is this process a pool's child? The pid keeps the mark from a child's own subprocesses."""
+    return os.environ.get(_CHILD_VARIABLE) == str(os.getpid())

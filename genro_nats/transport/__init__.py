@@ -1,0 +1,1 @@
+"""Moving frames: over socket pairs to children, over NATS to workers."""

@@ -1,0 +1,1 @@
+"""Where calls run: the child processes, and the agent that serves them over NATS."""

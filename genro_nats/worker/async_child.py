@@ -1,0 +1,160 @@
+"""A child that runs coroutine functions in one event loop (kind ``async-process``).
+
+Sync functions run on threads beside it. Cancelling a call cancels its task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from typing import Any
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
+from genro_nats.codec.functions import FunctionCache
+from genro_nats.message import CallContext
+from genro_nats.transport.pipe import PipeProtocol
+from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
+from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, not_a_generator, pump
+
+__all__ = ["AsyncChild"]
+
+
+class _Running:
+    """One call: its task, its context and its gate (of the one kind or the other)."""
+
+    __slots__ = ("call", "gate", "task")
+
+    def __init__(self, call: CallContext) -> None:
+        self.call = call
+        self.gate: AsyncGate | ThreadGate = AsyncGate()
+        self.task: asyncio.Task[None] | None = None
+
+
+class AsyncChild:
+    """Serves the pipe until its other end is closed."""
+
+    def __init__(self, pipe: socket.socket, setup: ChildSetup) -> None:
+        self._pipe = pipe
+        self._setup = setup
+        self._cache = FunctionCache()
+        self._memory = MemoryLimit(setup.max_memory)
+        self._running: dict[bytes, _Running] = {}
+        self._threads = ThreadPoolExecutor(min(setup.slots, 64), thread_name_prefix=setup.pool or "call")
+
+    def serve(self) -> None:
+        """Run calls as tasks until the parent closes the pipe."""
+        asyncio.run(self._serve())
+
+    async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        self._pipe.setblocking(False)
+        _, self._protocol = await self._loop.connect_accepted_socket(
+            lambda: PipeProtocol(self._received, ended.set), self._pipe
+        )
+        self._send(chunks(Frame(FrameKind.HELLO)))
+        await ended.wait()
+
+    def _send(self, parts: list[Buffer]) -> None:
+        self._protocol.send(parts)
+
+    def _send_from_thread(self, parts: list[Buffer]) -> None:
+        self._loop.call_soon_threadsafe(self._send, parts)
+
+    def _received(self, data: Buffer, ahead: bool) -> None:
+        frame, _ = decode(data)
+        if frame.kind == FrameKind.CALL:
+            self._begin(frame)
+        elif (running := self._running.get(frame.id)) is not None:
+            self._control(running, frame)
+
+    def _begin(self, frame: Frame) -> None:
+        call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+        running = self._running[frame.id] = _Running(call)
+        running.task = self._loop.create_task(self._run(frame, running))
+
+    def _control(self, running: _Running, frame: Frame) -> None:
+        if frame.kind == FrameKind.CREDIT:
+            running.gate.grant(int(frame.seconds))
+        elif frame.kind == FrameKind.CANCEL:
+            running.call.cancel()
+            running.gate.close()
+            if running.task is not None and isinstance(running.gate, AsyncGate):
+                running.task.cancel()
+
+    async def _run(self, frame: Frame, running: _Running) -> None:
+        started = time.monotonic()
+        try:
+            value = await self._outcome(frame, running)
+        except BaseException as error:
+            reply = error_reply(frame, error, started, self._memory.flag())
+        else:
+            reply = value_reply(frame, value, started, self._memory.flag())
+        self._running.pop(frame.id, None)
+        self._send(reply)
+
+    async def _outcome(self, frame: Frame, running: _Running) -> Any:
+        opened = open_call(frame, self._cache)
+        context = enter(running.call, opened.carried)
+        if frame.flags & Flag.STREAM:
+            return await self._stream(frame, opened, context, running)
+        if not _is_async(opened.function):
+            running.gate = ThreadGate()  # a thread can't be cancelled, only asked
+            value = await self._loop.run_in_executor(self._threads, lambda: context.run(_apply, opened))
+        else:
+            value = context.run(_apply, opened)
+        if inspect.isawaitable(value):
+            return await self._loop.create_task(_await(value), context=context)
+        return value
+
+    async def _stream(self, frame: Frame, opened: Opened, context: Context, running: _Running) -> None:
+        if inspect.isasyncgenfunction(opened.function):
+            gate = running.gate
+            assert isinstance(gate, AsyncGate)
+            items = context.run(_apply, opened)
+            await self._loop.create_task(self._pump(frame, items, gate), context=context)
+            return
+        credit = running.gate
+        thread_gate = running.gate = ThreadGate()
+        if isinstance(credit, AsyncGate):
+            thread_gate.grant(credit.available)
+        await self._loop.run_in_executor(
+            self._threads, lambda: context.run(self._pump_in_thread, frame, opened, thread_gate)
+        )
+
+    def _pump_in_thread(self, frame: Frame, opened: Opened, gate: ThreadGate) -> None:
+        pump(frame, as_iterator(_apply(opened)), gate, self._send_from_thread)
+
+    async def _pump(self, frame: Frame, items: AsyncIterator[Any], gate: AsyncGate) -> None:
+        if not hasattr(items, "__anext__"):
+            raise not_a_generator(items)
+        try:
+            while await gate.take():
+                try:
+                    item = await items.__anext__()
+                except StopAsyncIteration:
+                    return
+                self._send(item_frame(frame, item))
+        finally:
+            close = getattr(items, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _is_async(function: Any) -> bool:
+    call = getattr(function, "__call__", None)  # an instance whose __call__ is async counts too
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _apply(opened: Opened) -> Any:
+    return opened.function(*opened.args, **opened.kwargs)
+
+
+async def _await(value: Any) -> Any:
+    return await value

@@ -1,0 +1,65 @@
+"""The main program of a child process: ``python -m genro_nats.worker.child PIPE TOKENS SETUP``.
+
+Usually a child is forked by ``template.py`` and begins at ``run_child``; it is
+started as a program of its own where forking would not be safe.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+import threading
+import os
+import select
+
+from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.setup import ChildSetup, prepare_child
+
+__all__ = ["main", "run_child"]
+
+
+def run_child(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
+    """Serve calls until the parent closes the pipe."""
+    prepare_child()
+    pipe.setblocking(True)
+    if sys.platform != "linux":
+        threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
+    try:
+        _serve(pipe, tokens, setup)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the parent is gone; so are we
+
+
+def _serve(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
+    if setup.mode == "async":
+        from genro_nats.worker.async_child import AsyncChild  # noqa: PLC0415
+
+        AsyncChild(pipe, setup).serve()
+    elif setup.mode == "threads":
+        from genro_nats.worker.threaded_child import ThreadedChild  # noqa: PLC0415
+
+        ThreadedChild(BlockingPipe(pipe), setup).serve()
+    else:
+        from genro_nats.worker.sync_child import SyncChild  # noqa: PLC0415
+
+        SyncChild(BlockingPipe(pipe), tokens, setup).serve()
+
+
+def _end_with(pipe: socket.socket) -> None:
+    """Where no parent-death signal exists: end this process when the parent's end of the pipe closes."""
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLHUP)
+    while not any(event & (select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, event in poll.poll()):
+        pass
+    os._exit(1)
+
+
+def main(arguments: list[str]) -> None:
+    """Start as a program: the numbers of two inherited descriptors, and the setup as JSON."""
+    pipe, tokens, setup = arguments
+    run_child(socket.socket(fileno=int(pipe)), int(tokens), ChildSetup(**json.loads(setup)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,94 @@
+"""What a child is told at its start, and the process-wide settings it makes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from genro_nats.codec.frame import Flag
+from genro_nats.message import mark_child
+
+__all__ = ["ChildSetup", "MemoryLimit", "die_with_parent", "prepare_child"]
+
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_MEMORY_INTERVAL: Final = 0.05  # seconds between two looks at the memory in use
+
+
+@dataclass(frozen=True, slots=True)
+class ChildSetup:
+    """Plain data, sent as JSON. ``mode`` is "sync", "threads" or "async"."""
+
+    mode: str = "sync"
+    slots: int = 1  # calls that may run at once
+    pool: str = ""
+    address: str = ""
+    max_memory: int | None = None  # bytes
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends (Linux; elsewhere EOF does it)."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # it ended before we asked
+
+
+def prepare_child() -> None:
+    """Signals, the parent-death signal, and the mark that this is a child."""
+    # A terminal's Ctrl-C and an init system's SIGTERM reach the whole group: the
+    # parent decides. Handlers, not SIG_IGN, because those would be inherited by
+    # programs that user code starts.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _left_to_parent)
+    die_with_parent()
+    mark_child()
+    _reseed()
+
+
+def _left_to_parent(number: int, frame: object) -> None:
+    """Nothing: the parent decides what a signal means."""
+
+
+def _reseed() -> None:
+    # Python reseeds its own generator after a fork; NumPy's old global one would
+    # give every child the same numbers.
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
+
+
+class MemoryLimit:
+    """Tells when the process holds more memory than allowed (``max_memory_per_child``)."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._looked_at = 0.0
+
+    def flag(self) -> int:
+        """Flag.RETIRE once over the limit, else 0."""
+        if self._limit is None:
+            return 0
+        now = time.monotonic()
+        if now - self._looked_at < _MEMORY_INTERVAL:
+            return 0
+        self._looked_at = now
+        return Flag.RETIRE if resident() > self._limit else 0
+
+
+def resident() -> int:
+    """Bytes of memory this process holds now (where only the peak is known: the peak)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+        return pages * resource.getpagesize()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

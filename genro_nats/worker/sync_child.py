@@ -1,0 +1,111 @@
+"""A child that runs one call at a time in its main thread. It is ended by killing it.
+
+Calls sent ahead wait in the socket. Before one of those is started its token
+is taken from a pipe; the parent takes tokens from the same pipe to move calls
+elsewhere, so each call is started by exactly one of the two sides' choice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import time
+from collections import deque
+from typing import Any
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
+from genro_nats.codec.functions import FunctionCache
+from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
+from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.streams import as_iterator, pump
+
+__all__ = ["SyncChild"]
+
+
+class SyncChild:
+    """Serves the pipe until its other end is closed."""
+
+    def __init__(self, pipe: BlockingPipe, tokens: int, setup: ChildSetup) -> None:
+        self._pipe = pipe
+        self._tokens = tokens
+        self._setup = setup
+        self._cache = FunctionCache()
+        self._memory = MemoryLimit(setup.max_memory)
+        self._waiting: deque[tuple[Buffer, bool]] = deque()
+
+    def serve(self) -> None:
+        """Run calls until the parent closes the pipe."""
+        self._pipe.send(chunks(Frame(FrameKind.HELLO)))
+        while True:
+            got = self._waiting.popleft() if self._waiting else self._pipe.recv()
+            if got is None:
+                return
+            self._handle(*got)
+
+    def _handle(self, data: Buffer, ahead: bool) -> None:
+        frame, _ = decode(data)
+        if frame.kind != FrameKind.CALL:
+            return  # a credit or cancel that crossed the end of its call
+        if ahead and not self._take_token():
+            self._pipe.send(chunks(Frame(FrameKind.SKIPPED, frame.id)))
+            return
+        self._pipe.send(self._run(frame))
+
+    def _take_token(self) -> bool:
+        try:
+            return bool(os.read(self._tokens, 1))
+        except BlockingIOError:
+            return False
+
+    def _run(self, frame: Frame) -> list[Buffer]:
+        started = time.monotonic()
+        try:
+            value = self._outcome(frame)
+        except BaseException as error:
+            return error_reply(frame, error, started, self._memory.flag())
+        return value_reply(frame, value, started, self._memory.flag())
+
+    def _outcome(self, frame: Frame) -> Any:
+        opened = open_call(frame, self._cache)
+        call = describe(frame, self._setup.pool, self._setup.address, self._pipe.send)
+        context = enter(call, opened.carried)
+        value = context.run(opened.function, *opened.args, **opened.kwargs)
+        if frame.flags & Flag.STREAM:
+            gate = _PipeGate(frame.id, self._pipe, self._waiting)
+            context.run(pump, frame, as_iterator(value), gate, self._pipe.send)
+            return None
+        if inspect.iscoroutine(value):
+            return context.run(asyncio.run, value)
+        return value
+
+
+class _PipeGate:
+    """Credit of the one stream that runs here; waiting for more is reading the pipe."""
+
+    def __init__(self, id: bytes, pipe: BlockingPipe, waiting: deque[tuple[Buffer, bool]]) -> None:
+        self._id = id
+        self._pipe = pipe
+        self._waiting = waiting
+        self._credit = 0
+        self._open = True
+
+    def take(self) -> bool:
+        while self._open and (self._credit <= 0 or self._pipe.readable()):
+            self._read()
+        self._credit -= 1
+        return self._open
+
+    def _read(self) -> None:
+        got = self._pipe.recv()
+        if got is None:
+            self._open = False
+            return
+        frame, _ = decode(got[0])
+        if frame.id != self._id or frame.kind == FrameKind.CALL:
+            self._waiting.append(got)
+        elif frame.kind == FrameKind.CREDIT:
+            self._credit += int(frame.seconds)
+        elif frame.kind == FrameKind.CANCEL:
+            self._open = False

@@ -1,0 +1,170 @@
+"""The template process: imports what children need, then forks them on request.
+
+``python -m genro_nats.worker.template CONTROL`` where CONTROL is the number of
+an inherited socket. Over it come JSON lines, some with descriptors beside::
+
+    {"start": {"path": [...], "imports": [...]}}   first; answered {"ready": true}
+                                                   or {"failed": text}
+    {"spawn": N, "setup": {...}} + pipe, tokens    answered {"spawned": N, "pid": P}
+    {"kill": P}                                    SIGKILL to a child not yet reaped
+
+and ``{"exited": P, "status": S}`` goes back for each child that ended (S as
+in ``subprocess``: negative for a signal). One process, one thread: forking is
+safe, and children share the memory of what was imported. When an import left
+threads behind, or the platform can't fork safely, children are started as
+programs of their own instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from typing import Any, Final
+
+from genro_nats.worker.child import run_child
+from genro_nats.worker.setup import ChildSetup, die_with_parent
+
+__all__ = ["Template", "main"]
+
+_LINE: Final = 1 << 20  # bytes of one command at most
+
+
+class Template:
+    """Obeys the control socket until it closes."""
+
+    def __init__(self, control: socket.socket) -> None:
+        self._control = control
+        self._rest = b""
+        self._fds: list[int] = []
+        self._programs: dict[int, subprocess.Popen[bytes]] = {}
+        self._children: set[int] = set()
+
+    def serve(self) -> None:
+        """Read commands and reap children until the owner closes the socket."""
+        wake_r, wake_w = os.pipe()
+        os.set_blocking(wake_w, False)
+        os.set_blocking(wake_r, False)
+        signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        while True:
+            readable, _, _ = select.select([self._control, wake_r], [], [])
+            if wake_r in readable:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(wake_r, 4096)
+            self._reap()
+            if self._control in readable and not self._read():
+                return
+
+    def _read(self) -> bool:
+        data, fds, _, _ = socket.recv_fds(self._control, 65536, 16)
+        self._fds += fds
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._obey(json.loads(line))
+        return bool(data) and len(self._rest) < _LINE
+
+    def _tell(self, **message: Any) -> None:
+        self._control.sendall(json.dumps(message).encode() + b"\n")
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if "spawn" in command:
+            pipe, tokens = self._fds[:2]
+            del self._fds[:2]
+            pid = self._spawn(pipe, tokens, command["setup"])
+            self._children.add(pid)
+            os.close(pipe)
+            os.close(tokens)
+            self._tell(spawned=command["spawn"], pid=pid)
+        elif "kill" in command:
+            if command["kill"] in self._children:
+                os.kill(command["kill"], signal.SIGKILL)
+        elif "start" in command:
+            self._start(command["start"])
+
+    def _start(self, start: dict[str, Any]) -> None:
+        sys.path[:] = start["path"]
+        for module in start["hints"]:
+            # The calls themselves will say what is wrong with these.
+            with contextlib.suppress(BaseException):
+                importlib.import_module(module)
+        try:
+            for module in start["imports"]:
+                importlib.import_module(module)
+        except BaseException:
+            self._tell(failed=traceback.format_exc())
+            return
+        gc.collect()
+        gc.freeze()
+        self._tell(ready=True)
+
+    def _spawn(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
+        if sys.platform == "darwin" or threading.active_count() > 1:
+            return self._start_program(pipe, tokens, setup)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        with warnings.catch_warnings():
+            # Native threads of libraries (BLAS) handle a fork; Python's own were ruled out above.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pid = os.fork()
+        if pid == 0:
+            self._become_child(pipe, tokens, setup)
+        return pid
+
+    def _start_program(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
+        command = [sys.executable, "-m", "genro_nats.worker.child", str(pipe), str(tokens), json.dumps(setup)]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        program = subprocess.Popen(command, pass_fds=(pipe, tokens), env=environment)
+        self._programs[program.pid] = program
+        return program.pid
+
+    def _become_child(self, pipe: int, tokens: int, setup: dict[str, Any]) -> None:
+        code = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._control.close()
+            run_child(socket.socket(fileno=pipe), tokens, ChildSetup(**setup))
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._children.discard(pid)
+            self._programs.pop(pid, None)
+            self._tell(exited=pid, status=os.waitstatus_to_exitcode(status))
+
+
+def main(arguments: list[str]) -> None:
+    """Serve the control socket whose number is the only argument."""
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)  # the owner decides, see setup.prepare_child
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        Template(socket.socket(fileno=int(arguments[0]))).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,91 @@
+"""A child that runs calls on threads: it shares memory between calls, and cancels by asking.
+
+The main thread reads the pipe; each call runs on a pool thread. Cancelling
+turns ``current_call().cancelled`` true; a function that does not look is ended
+by the parent, which kills the whole child once its neighbours are done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
+from genro_nats.codec.functions import FunctionCache
+from genro_nats.errors import CallTimeoutError
+from genro_nats.message import CallContext
+from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
+from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.streams import ThreadGate, as_iterator, pump
+
+__all__ = ["ThreadedChild"]
+
+
+class ThreadedChild:
+    """Serves the pipe until its other end is closed."""
+
+    def __init__(self, pipe: BlockingPipe, setup: ChildSetup) -> None:
+        self._pipe = pipe
+        self._setup = setup
+        self._cache = FunctionCache()
+        self._memory = MemoryLimit(setup.max_memory)
+        self._writing = threading.Lock()
+        self._running: dict[bytes, tuple[CallContext, ThreadGate]] = {}
+        self._threads = ThreadPoolExecutor(setup.slots, thread_name_prefix=setup.pool or "call")
+
+    def serve(self) -> None:
+        """Hand calls to threads until the parent closes the pipe."""
+        self._send(chunks(Frame(FrameKind.HELLO)))
+        while (got := self._pipe.recv()) is not None:
+            frame, _ = decode(got[0])
+            if frame.kind == FrameKind.CALL:
+                self._begin(frame)
+            elif frame.id in self._running:
+                self._control(frame)
+
+    def _begin(self, frame: Frame) -> None:
+        call = describe(frame, self._setup.pool, self._setup.address, self._send)
+        gate = ThreadGate()
+        self._running[frame.id] = (call, gate)
+        self._threads.submit(self._run, frame, call, gate)
+
+    def _control(self, frame: Frame) -> None:
+        call, gate = self._running[frame.id]
+        if frame.kind == FrameKind.CREDIT:
+            gate.grant(int(frame.seconds))
+        elif frame.kind == FrameKind.CANCEL:
+            call.cancel()
+            gate.close()
+
+    def _send(self, parts: list[Buffer]) -> None:
+        with self._writing:
+            self._pipe.send(parts)
+
+    def _run(self, frame: Frame, call: CallContext, gate: ThreadGate) -> None:
+        started = time.monotonic()
+        try:
+            value = self._outcome(frame, call, gate)
+        except BaseException as error:
+            reply = error_reply(frame, error, started, self._memory.flag())
+        else:
+            reply = value_reply(frame, value, started, self._memory.flag())
+        self._running.pop(frame.id, None)
+        self._send(reply)
+
+    def _outcome(self, frame: Frame, call: CallContext, gate: ThreadGate) -> Any:
+        if call.cancelled:
+            raise CallTimeoutError("The call was cancelled before it began.")
+        opened = open_call(frame, self._cache)
+        context = enter(call, opened.carried)
+        value = context.run(opened.function, *opened.args, **opened.kwargs)
+        if frame.flags & Flag.STREAM:
+            context.run(pump, frame, as_iterator(value), gate, self._send)
+            return None
+        if inspect.iscoroutine(value):
+            return context.run(asyncio.run, value)
+        return value
