@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-__all__ = ["CallContext", "CallOptions", "ProgressUpdate", "current_call", "in_child", "mark_child", "new_id"]
+__all__ = ["Call", "CallContext", "CallOptions", "ProgressUpdate", "current_call", "in_child", "mark_child", "new_id"]
 
 PROGRESS_INTERVAL: Final = 0.1  # seconds between two messages: at most ten a second
 _CHILD_VARIABLE: Final = "GENRO_NATS_CHILD"
@@ -40,6 +40,39 @@ class CallOptions:
 
     timeout: float | None = None
     on_progress: Callable[[ProgressUpdate], object] | None = None
+
+
+class Call:
+    """One submitted call, as it goes from the public API to the engine that runs it.
+
+    ``timeout``: seconds, the pool's default already applied; None: no deadline.
+    ``trace_id``: "" when the call begins its own trace. ``carried``: context
+    variables to set where it runs, as ("module:attribute", value).
+    """
+
+    __slots__ = ("args", "carried", "function", "id", "kwargs", "on_progress", "pool", "timeout", "trace_id")
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        pool: str = "",
+        timeout: float | None = None,
+        trace_id: str = "",
+        on_progress: Callable[[ProgressUpdate], object] | None = None,
+        carried: Sequence[tuple[str, Any]] = (),
+    ) -> None:
+        self.id = new_id()
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.pool = pool
+        self.timeout = timeout
+        self.trace_id = trace_id
+        self.on_progress = on_progress
+        self.carried = carried
 
 
 class CallContext:
