@@ -85,8 +85,15 @@ class _Lifted:
         return bytearray, (pickle.PickleBuffer(self.value),)
 
 
-def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[bytes, list[Buffer]]:
-    """A call's arguments, large bytes among them out of band."""
+def dumps_call(
+    args: tuple[Any, ...], kwargs: dict[str, Any], carried: Sequence[tuple[str, Any]] = ()
+) -> tuple[bytes, list[Buffer]]:
+    """A call's arguments and carried context variables, large bytes among the arguments out of band.
+
+    Raises:
+        CodecError: something among them can't be pickled.
+    """
     if kwargs:
         kwargs = {name: lift(value) for name, value in kwargs.items()}
-    return dumps((tuple(map(lift, args)), kwargs))
+    args = tuple(map(lift, args))
+    return dumps((args, kwargs, carried) if carried else (args, kwargs))

@@ -120,10 +120,7 @@ class AsyncChild:
             items = context.run(_apply, opened)
             await self._loop.create_task(self._pump(frame, items, gate), context=context)
             return
-        credit = running.gate
         thread_gate = running.gate = ThreadGate()
-        if isinstance(credit, AsyncGate):
-            thread_gate.grant(credit.available)
         await self._loop.run_in_executor(
             self._threads, lambda: context.run(self._pump_in_thread, frame, opened, thread_gate)
         )

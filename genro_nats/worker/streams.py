@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from genro_nats.codec.frame import Buffer, Frame
 from genro_nats.errors import ExecutorError
+from genro_nats.message import STREAM_WINDOW
 from genro_nats.worker.runner import item_frame
 
 __all__ = ["AsyncGate", "Gate", "ThreadGate", "as_iterator", "pump"]
@@ -83,7 +84,7 @@ class ThreadGate:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._credit = 0
+        self._credit = STREAM_WINDOW
         self._open = True
 
     def grant(self, count: int) -> None:
@@ -109,7 +110,7 @@ class AsyncGate:
     """Credit within one event loop."""
 
     def __init__(self) -> None:
-        self._credit = 0
+        self._credit = STREAM_WINDOW
         self._open = True
         self._changed = asyncio.Event()
 
@@ -122,11 +123,6 @@ class AsyncGate:
         """The caller wants no more."""
         self._open = False
         self._changed.set()
-
-    @property
-    def available(self) -> int:
-        """Items that may be sent now."""
-        return self._credit
 
     async def take(self) -> bool:
         """Wait for credit of one item; False: the caller wants no more."""

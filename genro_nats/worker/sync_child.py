@@ -16,6 +16,7 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
+from genro_nats.message import STREAM_WINDOW
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
 from genro_nats.worker.setup import ChildSetup, MemoryLimit
@@ -88,7 +89,7 @@ class _PipeGate:
         self._id = id
         self._pipe = pipe
         self._waiting = waiting
-        self._credit = 0
+        self._credit = STREAM_WINDOW
         self._open = True
 
     def take(self) -> bool:

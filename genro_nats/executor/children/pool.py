@@ -35,6 +35,7 @@ class ChildPool:
         self._short = ShortCalls()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
+        self._drained = asyncio.Event()
         self.roster = Roster(plan, self)
 
     async def start(self) -> None:
@@ -66,6 +67,12 @@ class ChildPool:
         self._closed = True
         self.roster.abandon()
 
+    async def drained(self) -> None:
+        """Wait until nothing is queued or running."""
+        while not self.idle:
+            self._drained.clear()
+            await self._drained.wait()
+
     @property
     def idle(self) -> bool:
         """Is nothing queued or running?"""
@@ -96,7 +103,7 @@ class ChildPool:
         if child is None:
             with contextlib.suppress(ValueError):
                 self.queue.remove(work)
-        elif child.single:
+        elif child.single and not work.stream:
             self._free(child, work)
         else:
             child.control(Frame(FrameKind.CANCEL, work.id))
@@ -113,6 +120,7 @@ class ChildPool:
 
     def _settle(self, work: Work) -> None:
         work.done = True
+        self._drained.set()
         if work.timer is not None:
             work.timer.cancel()
             work.timer = None
@@ -168,6 +176,7 @@ class ChildPool:
             if work is not None:
                 self._answered(work, kind, head.seconds, data)
                 self._next(child, head.flags)
+                self._drained.set()
         elif kind == FrameKind.SKIPPED:
             self._refill(child)
         elif (running := child.inflight.get(head.id)) is not None and not running.done:
@@ -197,6 +206,7 @@ class ChildPool:
         """These were running in a child that died."""
         for work in works:
             self._fail(work, error)
+        self._drained.set()
 
     # -- ending what runs ---------------------------------------------------
 

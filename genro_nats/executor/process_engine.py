@@ -1,0 +1,190 @@
+"""The engine of process pools: a pool of children in the caller's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import Any
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.config import PoolOptions
+from genro_nats.errors import ExecutorError
+from genro_nats.executor.children.pool import ChildPool, PoolPlan
+from genro_nats.executor.children.work import Work
+from genro_nats.executor.incoming import ItemBuffer, tell_progress
+from genro_nats.executor.wire import CallEncoder, load_reply
+from genro_nats.message import Call, ProgressUpdate
+from genro_nats.worker.setup import ChildSetup
+
+__all__ = ["ProcessEngine", "initial_call", "pool_plan", "run_named"]
+
+
+class _LocalWork(Work):
+    """A call whose reply resolves a future."""
+
+    __slots__ = ("on_progress", "outcome")
+
+    def __init__(self, *args: Any, on_progress: Callable[[ProgressUpdate], object] | None = None, **kw: Any) -> None:
+        super().__init__(*args, **kw)
+        self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self.on_progress = on_progress
+
+    def received(self, kind: int, data: Buffer) -> None:
+        frame, _ = decode(data)
+        if kind == FrameKind.PROGRESS:
+            tell_progress(self.on_progress, frame)
+        elif not self.outcome.done():
+            self.outcome.set_result(frame)
+
+    def failed(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # a caller that left does not look at it
+
+
+class ProcessEngine:
+    """Kinds ``process`` and ``async-process``.
+
+    ``hints``: modules worth importing before children are forked.
+    """
+
+    def __init__(self, options: PoolOptions, *, name: str, kind: str, hints: Sequence[str] = ()) -> None:
+        self._name = name
+        self._encoder = CallEncoder()
+        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints, encoder=self._encoder))
+
+    async def start(self) -> None:
+        """Start the children. Raises as ``ChildPool.start``, or what the initializer raised."""
+        self._loop = asyncio.get_running_loop()
+        await self._pool.start()
+
+    async def aclose(self, wait: bool = True) -> None:
+        """End the children; with ``wait`` once they have finished what is in hand."""
+        if wait:
+            await self._pool.drained()
+        await self._pool.aclose()
+
+    def abandon(self) -> None:
+        """Kill the children: the loop is gone."""
+        self._pool.abandon()
+
+    async def run(self, call: Call) -> Any:
+        """The call's value; cancelling it kills or asks the child, as the kind allows."""
+        timeout = call.timeout
+        name, parts = self._encoder.encode(call, inf if timeout is None else timeout)
+        deadline = inf if timeout is None else self._loop.time() + timeout
+        work = _LocalWork(call.id, parts, name, deadline=deadline, on_progress=call.on_progress)
+        self._pool.run(work)
+        try:
+            return load_reply(await work.outcome)
+        except asyncio.CancelledError:
+            self._pool.cancel(work, ExecutorError("The call was cancelled."))
+            raise
+
+    def stream(self, call: Call) -> ItemBuffer:
+        """The items of a generator function."""
+        return ItemBuffer(lambda items: self._begin_stream(call, items))
+
+    def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
+        timeout = call.timeout
+        name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
+        deadline = inf if timeout is None else self._loop.time() + timeout
+        work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
+        work.items = items
+        self._pool.run(work)
+
+        def control(frame: Frame) -> None:
+            frame.id = call.id
+            if frame.kind == FrameKind.CANCEL:
+                self._pool.cancel(work, ExecutorError("The stream was closed."))
+            else:
+                self._pool.control(work, frame)
+
+        return control
+
+    def facts(self) -> dict[str, Any]:
+        """Queue length, busy calls, and each child."""
+        return self._pool.facts()
+
+
+class _StreamWork(Work):
+    __slots__ = ("items",)
+    items: ItemBuffer
+
+    def received(self, kind: int, data: Buffer) -> None:
+        self.items.put(decode(data)[0])
+
+    def failed(self, error: Exception) -> None:
+        self.items.fail(error)
+
+
+def pool_plan(
+    options: PoolOptions,
+    *,
+    name: str,
+    kind: str,
+    hints: Sequence[str] = (),
+    address: str = "",
+    encoder: CallEncoder | None = None,
+    on_event: Callable[..., object] | None = None,
+) -> PoolPlan:
+    """The plan of a pool of children with these options."""
+    mode, slots = _mode(options, kind)
+    setup = ChildSetup(
+        mode=mode, slots=slots, pool=name, address=address, max_memory=options.max_memory_per_child
+    )
+    encoder = encoder or CallEncoder()
+    initializer = None
+    if options.initializer is not None:
+        function, arguments = options.initializer, options.initargs
+
+        def initializer() -> tuple[Work, asyncio.Future[Any]]:
+            return initial_call(encoder, function, arguments)
+
+    more = {} if on_event is None else {"on_event": on_event}
+    return PoolPlan(
+        name=name,
+        size=options.workers,
+        setup=setup,
+        spares=options.spares,
+        max_tasks=options.max_tasks_per_child,
+        imports=options.imports,
+        hints=hints,
+        initializer=initializer,
+        cancel_grace=options.cancel_grace,
+        start_timeout=options.start_timeout,
+        **more,
+    )
+
+
+def _mode(options: PoolOptions, kind: str) -> tuple[str, int]:
+    if kind == "async-process":
+        return "async", options.concurrency
+    if options.threads > 1:
+        return "threads", options.threads
+    return "sync", 1
+
+
+def initial_call(
+    encoder: CallEncoder, initializer: Callable[..., Any] | str, arguments: tuple[Any, ...]
+) -> tuple[Work, asyncio.Future[Any]]:
+    """The call of a pool's initializer, to be run first in a child, and its outcome."""
+    function: Callable[..., Any] = initializer if callable(initializer) else run_named
+    args = arguments if callable(initializer) else (initializer, *arguments)
+    call = Call(function, args, {})
+    name, parts = encoder.encode(call, inf)
+    work = _LocalWork(call.id, parts, name)
+    return work, asyncio.ensure_future(_value(work.outcome))
+
+
+async def _value(outcome: asyncio.Future[Frame]) -> Any:
+    return load_reply(await outcome)
+
+
+def run_named(name: str, *args: Any) -> None:
+    """Run the function that stands at ``module:function``; in a child, for an initializer given by name."""
+    module, _, attribute = name.partition(":")
+    getattr(importlib.import_module(module), attribute)(*args)
+

@@ -1,0 +1,102 @@
+"""Calls to frames, and replies to values: the caller's side of the codec."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from genro_nats.codec import values
+from genro_nats.codec.exceptions import load_error
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.functions import FunctionRef, label, reference
+from genro_nats.errors import CodecError
+from genro_nats.message import Call, ProgressUpdate
+
+__all__ = ["CallEncoder", "load_progress", "load_reply", "load_value"]
+
+
+class CallEncoder:
+    """Makes call frames; remembers which functions are known by name."""
+
+    def __init__(self) -> None:
+        self._by_name: WeakKeyDictionary[Callable[..., Any], FunctionRef] = WeakKeyDictionary()
+
+    def reference(self, function: Callable[..., Any]) -> FunctionRef:
+        """The function's reference. Raises CodecError when it can't be sent."""
+        try:
+            found = self._by_name.get(function)
+        except TypeError:  # neither hashable nor weakly referable: a callable instance, say
+            return reference(function)
+        if found is None:
+            found = reference(function)
+            # A closure may change between two calls: it is pickled anew each time.
+            if found.blob is None:
+                self._by_name[function] = found
+        return found
+
+    def encode(self, call: Call, seconds: float, flags: int = 0) -> tuple[bytes, list[Buffer]]:
+        """The function's name and the call frame's chunks.
+
+        Raises:
+            CodecError: the function or an argument can't be pickled; the text names it.
+        """
+        name, blob = self.reference(call.function)
+        body, buffers = _arguments(call)
+        if blob is not None:
+            flags |= Flag.BY_VALUE
+            buffers.insert(0, blob)
+        if call.on_progress is not None:
+            flags |= Flag.PROGRESS
+        meta = json.dumps({"trace": call.trace_id}).encode() if call.trace_id else b""
+        frame = Frame(
+            FrameKind.CALL, call.id, name=name, meta=meta, body=body, buffers=buffers, flags=flags, seconds=seconds
+        )
+        return name, chunks(frame)
+
+
+def _arguments(call: Call) -> tuple[bytes, list[Buffer]]:
+    try:
+        return values.dumps_call(call.args, call.kwargs, call.carried)
+    except CodecError as error:
+        raise _named(call, error) from error.__cause__
+
+
+def _named(call: Call, error: CodecError) -> CodecError:
+    """The same error, saying which argument it was."""
+    for name, value in _by_parameter(call):
+        try:
+            values.dumps(value)
+        except CodecError as culprit:
+            function = label(call.function)
+            return CodecError(
+                f"The argument {name!r} of {function} can't be sent: {culprit}", argument=name, function=function
+            )
+    return error
+
+
+def _by_parameter(call: Call) -> list[tuple[str, Any]]:
+    try:
+        bound = inspect.signature(call.function).bind(*call.args, **call.kwargs)
+        return list(bound.arguments.items())
+    except (TypeError, ValueError):
+        return [*((str(n), value) for n, value in enumerate(call.args)), *call.kwargs.items(), *call.carried]
+
+
+def load_value(frame: Frame) -> Any:
+    """The value in a reply or stream item. Raises DecodeError."""
+    return values.loads(frame.body, frame.buffers)
+
+
+def load_reply(frame: Frame) -> Any:
+    """The value of a reply frame; raises what an error frame holds."""
+    if frame.kind == FrameKind.REPLY:
+        return load_value(frame)
+    raise load_error(frame.body)
+
+
+def load_progress(frame: Frame) -> ProgressUpdate:
+    """The progress in a frame. Raises DecodeError."""
+    return ProgressUpdate(*load_value(frame))
