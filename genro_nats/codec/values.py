@@ -20,6 +20,7 @@ __all__ = ["dumps", "loads"]
 
 OUT_OF_BAND: Final = 64 * 1024  # bytes; below it a copy is cheaper than a buffer of its own
 _BULK: Final = (bytes, bytearray)
+_PLAIN: Final = frozenset({type(None), bool, int, float, str})  # nothing in them needs a second look
 
 
 def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
@@ -28,6 +29,8 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
     Raises:
         CodecError: the value can't be pickled; the text says which type and why.
     """
+    if type(value) in _PLAIN:
+        return pickle.dumps(value, 5), []
     buffers: list[Buffer] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:

@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.errors import AuthorizationError
 from nats.errors import Error as NatsError
 
+from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorError, PayloadTooLargeError
 from genro_nats.transport.address import Address, Target
 
@@ -231,7 +232,7 @@ class Connection:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 await session.drain()
 
-    async def publish(self, subject: str, data: bytes, reply: str = "", headers: dict[str, str] | None = None) -> None:
+    async def publish(self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None) -> None:
         """Send one message.
 
         Raises:
@@ -248,7 +249,7 @@ class Connection:
         if client is None:
             raise ConnectionLostError(f"There is no connection to the NATS server at {self.shown}.", url=self.shown)
         try:
-            await client.publish(subject, data, reply, headers)
+            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
         except (NatsError, OSError) as error:
             raise ConnectionLostError(f"The connection to {self.shown} was lost: {error}", url=self.shown) from error
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError
 from genro_nats.transport.nats import Connection
 
@@ -27,11 +28,11 @@ class Outbox:
     def __init__(self, connection: Connection, sender: str = "") -> None:
         self._connection = connection
         self._sender = sender
-        self._waiting: dict[str, list[tuple[str, bytes]]] = {}
+        self._waiting: dict[str, list[tuple[str, Buffer]]] = {}
         self._wake = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._send())
 
-    def post(self, receiver: str, subject: str, frame: bytes) -> None:
+    def post(self, receiver: str, subject: str, frame: Buffer) -> None:
         """Send a frame soon. Frames of one ``receiver`` may share a message, on the first one's subject."""
         waiting = self._waiting.get(receiver)
         if waiting is None:
@@ -59,10 +60,10 @@ class Outbox:
         self._task.cancel()
 
 
-def _bundled(frames: list[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+def _bundled(frames: list[tuple[str, Buffer]]) -> list[tuple[str, Buffer]]:
     if len(frames) == 1:
         return frames
-    bundles: list[tuple[str, bytes]] = []
+    bundles: list[tuple[str, Buffer]] = []
     subject, parts, size = frames[0][0], [frames[0][1]], len(frames[0][1])
     for next_subject, frame in frames[1:]:
         if size + len(frame) > _TOGETHER:

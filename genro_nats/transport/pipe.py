@@ -104,18 +104,28 @@ class PipeProtocol(asyncio.BufferedProtocol):
         self.transport = None
         self._on_end()
 
-    def send(self, parts: Sequence[Buffer], ahead: bool = False) -> None:
+    def send(self, parts: Sequence[Buffer]) -> None:
         """Write one frame, given as its chunks; nothing happens once the other end is gone."""
-        if self.transport is None:
+        transport = self.transport
+        if transport is None:
             return
         length = sum(map(size, parts))
         if length <= _ROOM:
-            self.transport.write(b"".join([prefix(length, ahead), *parts]))
+            transport.write(b"".join([prefix(length), *parts]))
             return
-        self.transport.write(prefix(length, ahead))
+        transport.write(prefix(length))
         for part in parts:
             if size(part):
-                self.transport.write(part)
+                transport.write(part)
+
+    def send_ahead(self, frames: Sequence[Sequence[Buffer]]) -> None:
+        """Write several small frames, marked as sent ahead, in one piece."""
+        pieces: list[Buffer] = []
+        for parts in frames:
+            pieces.append(prefix(sum(map(size, parts)), ahead=True))
+            pieces.extend(parts)
+        if self.transport is not None:
+            self.transport.write(b"".join(pieces))
 
 
 class BlockingPipe:

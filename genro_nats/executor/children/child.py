@@ -16,10 +16,10 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from genro_nats.codec.frame import Buffer, Frame, FrameKind, chunks, peek
+from genro_nats.codec.frame import Buffer, Frame, FrameKind, Head, chunks, peek
 from genro_nats.executor.children.choice import DEPTH
 from genro_nats.executor.children.work import Work
 from genro_nats.transport.pipe import PipeProtocol
@@ -30,7 +30,7 @@ __all__ = ["Child"]
 class Child:
     """Sends calls, counts what is in flight, takes back what has not started.
 
-    ``on_frame(child, kind, data)`` gets each frame that concerns a call,
+    ``on_frame(child, head, data)`` gets each frame,
     ``on_end(child)`` is called once when the pipe closes.
     """
 
@@ -38,7 +38,7 @@ class Child:
         self,
         slots: int,
         max_tasks: int | None,
-        on_frame: Callable[[Child, int, Buffer], None],
+        on_frame: Callable[[Child, Head, Buffer], None],
         on_end: Callable[[Child], None],
         *,
         single: bool,
@@ -56,6 +56,8 @@ class Child:
         self.doomed: Work | None = None
         self._max_tasks = max_tasks
         self._skipping = 0
+        self._long = 0  # calls in its hands that are not expected to be short
+        self._ahead: list[Sequence[Buffer]] = []
         self._on_frame = on_frame
         self._on_end = on_end
         self._protocol = PipeProtocol(self._received, self._ended)
@@ -85,7 +87,7 @@ class Child:
     @property
     def all_short(self) -> bool:
         """Is everything in its hands expected to be short?"""
-        return all(work.short for work in self.inflight.values())
+        return self._long == 0
 
     @property
     def paused(self) -> bool:
@@ -98,15 +100,26 @@ class Child:
         return self._max_tasks is not None and self.served >= self._max_tasks
 
     def send(self, work: Work) -> None:
-        """Put a call into its hands."""
-        ahead = self.single and bool(self.inflight)
-        if ahead:
-            os.write(self._tokens_w, b"t")
-        else:
-            self.head_since = time.monotonic()
+        """Put a call into its hands. What is sent ahead in one turn of the loop goes in one piece."""
         work.child = self
+        ahead = self.single and bool(self.inflight)
         self.inflight[work.id] = work
-        self._protocol.send(work.parts, ahead)
+        if not work.short:
+            self._long += 1
+        if not ahead:
+            self.head_since = time.monotonic()
+            self._protocol.send(work.parts)
+            return
+        if not self._ahead:
+            asyncio.get_running_loop().call_soon(self._send_ahead)
+        self._ahead.append(work.parts)
+
+    def _send_ahead(self) -> None:
+        """Tokens first: a child that finds no token skips the call."""
+        parts, self._ahead = self._ahead, []
+        if parts and not self.ended:
+            os.write(self._tokens_w, b"t" * len(parts))
+            self._protocol.send_ahead(parts)
 
     def control(self, frame: Frame) -> None:
         """Send a frame that is no call: a cancel, a credit."""
@@ -121,21 +134,28 @@ class Child:
         behind = len(self.inflight) - 1
         if behind <= 0 or not self.single:
             return []
-        try:
-            taken = len(os.read(self._tokens_r, behind))
-        except (BlockingIOError, OSError):
-            return []
+        unsent, self._ahead = len(self._ahead), []
+        taken = 0
+        if behind > unsent:
+            with contextlib.suppress(BlockingIOError, OSError):
+                taken = len(os.read(self._tokens_r, behind - unsent))
         self._skipping += taken
-        back = list(self.inflight.values())[len(self.inflight) - taken :]
+        back = list(self.inflight.values())[len(self.inflight) - taken - unsent :]
         for work in back:
-            del self.inflight[work.id]
+            self._drop(work)
             work.child = None
         return back
 
+    def _drop(self, work: Work) -> None:
+        del self.inflight[work.id]
+        if not work.short:
+            self._long -= 1
+
     def finish(self, id: bytes) -> Work | None:
         """A reply came: the call it ends, which is no longer in flight."""
-        work = self.inflight.pop(id, None)
+        work = self.inflight.get(id)
         if work is not None:
+            self._drop(work)
             self.served += 1
             self.head_since = time.monotonic()
         return work
@@ -151,10 +171,10 @@ class Child:
             self._protocol.transport.close()
 
     def _received(self, data: Buffer, ahead: bool) -> None:
-        kind = peek(data).kind
-        if kind == FrameKind.SKIPPED:
+        head = peek(data)
+        if head.kind == FrameKind.SKIPPED:
             self._skipping -= 1
-        self._on_frame(self, kind, data)
+        self._on_frame(self, head, data)
 
     def _ended(self) -> None:
         self.ended = True

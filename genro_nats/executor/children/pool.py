@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, peek
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head
 from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
-from genro_nats.executor.children.choice import STALL, ShortCalls, choose, room
+from genro_nats.executor.children.choice import LOW, STALL, ShortCalls, choose, room
 from genro_nats.executor.children.roster import PoolPlan, Roster
 from genro_nats.executor.children.work import Work
 
@@ -168,26 +168,28 @@ class ChildPool:
 
     # -- what children say --------------------------------------------------
 
-    def on_frame(self, child: Child, kind: int, data: Buffer) -> None:
-        """A frame that concerns a call."""
-        head = peek(data)
+    def on_frame(self, child: Child, head: Head, data: Buffer) -> None:
+        """A child sent a frame."""
+        kind = head.kind
         if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
             work = child.finish(head.id)
             if work is not None:
-                self._answered(work, kind, head.seconds, data)
+                self._answered(work, head, data)
                 self._next(child, head.flags)
                 self._drained.set()
         elif kind == FrameKind.SKIPPED:
             self._refill(child)
+        elif kind == FrameKind.HELLO:
+            self.roster.hello(child)
         elif (running := child.inflight.get(head.id)) is not None and not running.done:
             running.received(kind, data)
 
-    def _answered(self, work: Work, kind: int, seconds: float, data: Buffer) -> None:
+    def _answered(self, work: Work, head: Head, data: Buffer) -> None:
         if not work.stream:
-            self._short.record(work.key, seconds)
+            self._short.record(work.key, head.seconds)
         if not work.done:
             self._settle(work)
-            work.received(kind, data)
+            work.received(head.kind, data)
 
     def _next(self, child: Child, flags: int) -> None:
         """A child has finished a call: what now?"""
@@ -199,7 +201,7 @@ class ChildPool:
             self.roster.let_go(child)
         elif flags & Flag.RETIRE or child.worn_out:
             self.roster.retire(child)
-        elif self.queue:
+        elif self.queue and (not child.single or len(child.inflight) <= LOW):
             self._refill(child)
 
     def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from genro_nats.codec.frame import Buffer, FrameKind
+from genro_nats.codec.frame import Buffer, Head
 from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.spawner import Spawner
@@ -59,7 +59,7 @@ class PoolPlan:
 class Listener(Protocol):
     """What the roster tells."""
 
-    def on_frame(self, child: Child, kind: int, data: Buffer) -> None: ...
+    def on_frame(self, child: Child, head: Head, data: Buffer) -> None: ...
     def on_capacity(self) -> None: ...
     def on_unstarted(self, works: Sequence[Work]) -> None: ...
     def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None: ...
@@ -138,7 +138,7 @@ class Roster:
         """A child that has said hello and run the initializer."""
         plan = self.plan
         child = Child(
-            plan.setup.slots, plan.max_tasks, self._on_frame, self._on_end, single=plan.setup.mode == "sync"
+            plan.setup.slots, plan.max_tasks, self._listener.on_frame, self._on_end, single=plan.setup.mode == "sync"
         )
         hello = self._hello[child] = self._loop.create_future()
         theirs, tokens = await child.open()
@@ -173,13 +173,11 @@ class Roster:
             self._spawner.kill(child.pid)
         child.close()
 
-    def _on_frame(self, child: Child, kind: int, data: Buffer) -> None:
-        if kind == FrameKind.HELLO:
-            hello = self._hello.get(child)
-            if hello is not None and not hello.done():
-                hello.set_result(None)
-        else:
-            self._listener.on_frame(child, kind, data)
+    def hello(self, child: Child) -> None:
+        """A child said that it has started."""
+        hello = self._hello.get(child)
+        if hello is not None and not hello.done():
+            hello.set_result(None)
 
     def _on_end(self, child: Child) -> None:
         """The pipe closed: the child has ended or is about to."""

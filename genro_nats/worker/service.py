@@ -1,0 +1,279 @@
+"""One pool served over NATS: calls from its subject to children, frames back to callers.
+
+The worker's parent reads headers and passes bytes on; it never unpickles what
+came from the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from math import inf
+from typing import Any, Final
+
+from genro_nats.codec.exceptions import dump_error
+from genro_nats.codec.frame import (
+    Buffer,
+    Flag,
+    Frame,
+    FrameKind,
+    Head,
+    check,
+    decode_all,
+    encode,
+    name_of,
+)
+from genro_nats.config import PoolOptions
+from genro_nats.errors import CodecError, DecodeError, ExecutorError, PayloadTooLargeError
+from genro_nats.events import Events
+from genro_nats.executor.children.pool import ChildPool
+from genro_nats.executor.children.work import Work
+from genro_nats.executor.process_engine import pool_plan
+from genro_nats.transport.nats import Connection, Message, Subscription
+from genro_nats.transport.outbox import Outbox
+from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
+from genro_nats.worker.retention import Retention
+
+__all__ = ["PoolService"]
+
+log: Final = logging.getLogger("genro_nats.worker")
+
+BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
+_MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
+_MAX_BYTES: Final = 1 << 30  # of those calls together
+_IDS: Final = 2048  # call ids in one message at most
+_CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
+
+
+class _RemoteWork(Work):
+    """A call that came over NATS."""
+
+    __slots__ = ("caller", "reply", "service", "since", "size")
+
+    def __init__(self, service: PoolService, message: Message, head: Head, now: float) -> None:
+        deadline = now + head.seconds if head.seconds != inf else inf
+        stream = bool(head.flags & Flag.STREAM)
+        super().__init__(head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream)
+        self.service = service
+        self.reply = message.reply
+        self.caller = message.reply.rpartition(".")[0]
+        self.since = now
+        self.size = len(message.data)
+
+    def received(self, kind: int, data: Buffer) -> None:
+        if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
+            self.service.answer(self, data)
+        else:
+            self.service.post(self, data)
+
+    def failed(self, error: Exception) -> None:
+        self.service.answer(self, encode(Frame(FrameKind.ERROR, self.id, body=dump_error(error))))
+
+
+class PoolService:
+    """Serves one pool from start to drain."""
+
+    def __init__(self, connection: Connection, outbox: Outbox, options: PoolOptions, kind: str, events: Events) -> None:
+        assert options.subject is not None
+        self.subject = options.subject
+        self._connection = connection
+        self._outbox = outbox
+        self._events = events
+        self._subjects = pool_subjects(options.prefix, options.subject)
+        plan = pool_plan(
+            options, name=options.subject, kind=kind, address=f"{options.prefix}:{options.subject}", on_event=events
+        )
+        self.children = ChildPool(plan)
+        self._works: dict[bytes, _RemoteWork] = {}
+        self._bytes = 0
+        self._retention = Retention()
+        self._cancelled: OrderedDict[bytes, None] = OrderedDict()
+        self._subscriptions: list[Subscription] = []
+        self._idle = asyncio.Event()
+        self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
+
+    # -- life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the children, then take calls. Raises what keeps a child from starting."""
+        self._loop = asyncio.get_running_loop()
+        await self.children.start()
+        self._subscriptions = [
+            await self._connection.subscribe(self._subjects.control, self._controlled),
+            await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP),
+        ]
+
+    async def drain(self, timeout: float) -> int:
+        """Stop taking calls and finish those in hand; how many were left at the timeout (seconds)."""
+        for subscription in reversed(self._subscriptions):
+            await self._connection.unsubscribe(subscription)
+        try:
+            async with asyncio.timeout(timeout):
+                while self._works:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            self._bounce()
+        return len(self._works)
+
+    def _bounce(self) -> None:
+        """Tell the callers of calls that have not started that another worker should take them."""
+        for work in list(self.children.queue):
+            assert isinstance(work, _RemoteWork)
+            self.children.queue.remove(work)
+            work.done = True
+            self._refuse(work.reply, work.id)
+            self._forget(work)
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until every reply has been acknowledged, at most ``timeout`` seconds."""
+        deadline = self._loop.time() + timeout
+        while len(self._retention) and self._loop.time() < deadline:
+            await asyncio.sleep(0.01)
+
+    async def aclose(self) -> None:
+        """End the children; whoever still waits is told."""
+        await self.children.aclose(ExecutorError(f"The worker of {self.subject!r} was shut down while it ran the call."))
+
+    def facts(self) -> dict[str, Any]:
+        """Counters, queue and children, for an operator."""
+        return {"subject": self.subject, **self.counts, **self.children.facts()}
+
+    # -- calls --------------------------------------------------------------
+
+    def _called(self, message: Message) -> None:
+        try:
+            head = check(message.data)
+            if head.kind != FrameKind.CALL:
+                raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
+        except DecodeError as error:
+            self._reject(message, error)
+            return
+        if head.id in self._cancelled or head.id in self._works:
+            return
+        self.counts["calls"] += 1
+        if len(self._works) >= _MAX_CALLS or self._bytes + len(message.data) > _MAX_BYTES:
+            self._refuse(message.reply, head.id)
+            return
+        work = _RemoteWork(self, message, head, self._loop.time())
+        self._works[head.id] = work
+        self._bytes += work.size
+        self.children.run(work)
+
+    def _reject(self, message: Message, error: CodecError) -> None:
+        """Answer what is no call; the id in its reply subject tells the caller which."""
+        self.counts["rejected"] += 1
+        self._events("call.rejected", subject=message.subject, bytes=len(message.data), error=str(error))
+        if not message.reply:
+            return
+        try:
+            id = bytes.fromhex(message.reply.rpartition(".")[2])
+        except ValueError:
+            id = bytes(16)
+        frame = Frame(FrameKind.ERROR, id if len(id) == 16 else bytes(16), body=dump_error(error))
+        self._outbox.post(message.reply, message.reply, encode(frame))
+
+    def _refuse(self, reply: str, id: bytes) -> None:
+        self.counts["refused"] += 1
+        self._outbox.post(reply, reply, encode(Frame(FrameKind.REFUSED, id)))
+
+    def post(self, work: _RemoteWork, frame: Buffer) -> None:
+        """Send an item or progress to a call's caller."""
+        if len(frame) > self._connection.max_payload:
+            self.children.cancel(work, self._too_large(work, len(frame)))
+        else:
+            self._outbox.post(work.caller, work.reply, frame)
+
+    def answer(self, work: _RemoteWork, frame: Buffer) -> None:
+        """Send a call's outcome, and keep it until the caller has it."""
+        if len(frame) > self._connection.max_payload:
+            error = self._too_large(work, len(frame))
+            frame = encode(Frame(FrameKind.ERROR, work.id, body=dump_error(error)))
+        self.counts["completed" if frame[3] == FrameKind.REPLY else "failed"] += 1
+        self._retention.keep(work.id, work.reply, frame, self._loop.time())
+        self._outbox.post(work.caller, work.reply, frame)
+        self._forget(work)
+
+    def _too_large(self, work: Work, size: int) -> PayloadTooLargeError:
+        limit = self._connection.max_payload
+        name = work.key.decode(errors="replace")
+        return PayloadTooLargeError(
+            f"The result of {name} takes {size:,} bytes; the NATS server takes {limit:,} (max_payload).",
+            size=size,
+            limit=limit,
+        )
+
+    def _forget(self, work: _RemoteWork) -> None:
+        if self._works.pop(work.id, None) is not None:
+            self._bytes -= work.size
+        if not self._works:
+            self._idle.set()
+
+    # -- what callers and time ask ------------------------------------------
+
+    def _controlled(self, message: Message) -> None:
+        self.control(message)
+
+    def control(self, message: Message) -> None:
+        """Cancels, credits, acknowledgements and questions; for unknown calls they mean nothing."""
+        try:
+            for frame in decode_all(message.data):
+                self._obey(frame)
+        except DecodeError as error:
+            self.counts["rejected"] += 1
+            self._events("control.rejected", subject=message.subject, error=str(error))
+
+    def _obey(self, frame: Frame) -> None:
+        if frame.kind == FrameKind.ACK:
+            for id in _ids(frame):
+                self._retention.drop(id)
+        elif frame.kind == FrameKind.CREDIT:
+            if (work := self._works.get(frame.id)) is not None:
+                self.children.control(work, frame)
+        elif frame.kind == FrameKind.CANCEL:
+            self._cancel(frame.id)
+        elif frame.kind == FrameKind.QUERY:
+            self._report(frame)
+
+    def _cancel(self, id: bytes) -> None:
+        work = self._works.get(id)
+        if work is not None:
+            self.children.cancel(work, ExecutorError("The call was cancelled by its caller."))
+            return
+        # It may have overtaken its call.
+        self._cancelled[id] = None
+        if len(self._cancelled) > _CANCELLED:
+            self._cancelled.popitem(last=False)
+
+    def _report(self, frame: Frame) -> None:
+        """A caller came back and asks what we hold: beat for those, and send replies again."""
+        held = []
+        for id in _ids(frame):
+            if id in self._works:
+                held.append(self._works[id])
+            elif (kept := self._retention.get(id)) is not None:
+                self._outbox.post(kept.subject, kept.subject, kept.data)
+        self._beat(held)
+
+    def tick(self) -> None:
+        """Once a second: beat for calls that take long, send again what was not acknowledged."""
+        now = self._loop.time()
+        self._beat([work for work in self._works.values() if now - work.since >= BEAT])
+        if self._connection.connected:
+            for kept in self._retention.due(now):
+                self._outbox.post(kept.subject, kept.subject, kept.data)
+
+    def _beat(self, works: list[_RemoteWork]) -> None:
+        by_caller: dict[str, list[_RemoteWork]] = {}
+        for work in works:
+            by_caller.setdefault(work.caller, []).append(work)
+        for caller, held in by_caller.items():
+            for at in range(0, len(held), _IDS):
+                body = b"".join(work.id for work in held[at : at + _IDS])
+                self._outbox.post(caller, held[at].reply, encode(Frame(FrameKind.BEAT, body=body)))
+
+
+def _ids(frame: Frame) -> list[bytes]:
+    body = bytes(frame.body)
+    return [body[at : at + 16] for at in range(0, len(body), 16)]
