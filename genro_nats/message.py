@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
-__all__ = ["Call", "CallContext", "CallOptions", "ProgressUpdate", "current_call", "in_child", "mark_child", "new_id"]
+__all__ = [
+    "Call",
+    "CallContext",
+    "CallOptions",
+    "ProgressUpdate",
+    "current_call",
+    "in_child",
+    "mark_child",
+    "new_id",
+]
 
 STREAM_WINDOW: Final = 16  # items of a stream sent and not yet taken, at most
 PROGRESS_INTERVAL: Final = 0.1  # seconds between two messages: at most ten a second

@@ -67,7 +67,9 @@ def _node(error: BaseException, nodes: list[Node], seen: dict[int, int]) -> int 
     args, state = _parts(error)
     node: Node = {
         "type": f"{kind.__module__}:{kind.__qualname__}",
-        "class": _try_dumps(kind) if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__ else None,
+        "class": _try_dumps(kind)
+        if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
+        else None,
         "args": args,
         "state": state,
         "text": _shorten(_text(error)),

@@ -250,7 +250,7 @@ def _header(data: Buffer, offset: int) -> tuple[int, int, int, int, int, int, fl
     n_name, n_meta, n_buffers = rest[2], rest[3], rest[4]
     if n_name > MAX_NAME or n_meta > MAX_META or n_buffers > MAX_BUFFERS:
         raise DecodeError(f"A frame over its limits: name {n_name}, meta {n_meta}, buffers {n_buffers}.")
-    return tuple(rest)  # type: ignore[return-value]
+    return tuple(rest)
 
 
 def _buffers(view: memoryview, table: tuple[int, ...], at: int) -> tuple[list[Buffer], int]:

@@ -61,7 +61,9 @@ def reference(function: Callable[..., Any]) -> FunctionRef:
             function=name,
         ) from error
     if buffers:
-        raise CodecError(f"The function {name} can't be sent: its closure holds large buffers. Pass them as arguments.")
+        raise CodecError(
+            f"The function {name} can't be sent: its closure holds large buffers. Pass them as arguments."
+        )
     return FunctionRef(encoded, blob)
 
 
@@ -97,7 +99,9 @@ def resolve(name: str) -> Callable[..., Any]:
     """
     module, colon, qualname = name.partition(":")
     if not colon or not module or not qualname:
-        raise FunctionNotFoundError(f"{name!r} is no function name; expected 'module:qualname'.", function=name)
+        raise FunctionNotFoundError(
+            f"{name!r} is no function name; expected 'module:qualname'.", function=name
+        )
     try:
         found = unwrap(find_object(name))
     except AttributeError as error:
@@ -113,7 +117,9 @@ def resolve(name: str) -> Callable[..., Any]:
             function=name,
         ) from error
     if not callable(found):
-        raise FunctionNotFoundError(f"{name} is a {type(found).__name__}, which can't be called.", function=name)
+        raise FunctionNotFoundError(
+            f"{name} is a {type(found).__name__}, which can't be called.", function=name
+        )
     return found  # type: ignore[no-any-return]
 
 

@@ -45,13 +45,15 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
         body = pickle.dumps(value, 5, buffer_callback=keep)
         if b"__main__" not in body and not by_value_modules():
             return body, buffers
-    except Exception:
+    except Exception:  # noqa: S110
         pass  # cloudpickle may manage, and explains better when it does not
     buffers.clear()
     try:
         return cloudpickle.dumps(value, 5, buffer_callback=keep), buffers
     except Exception as error:
-        raise CodecError(f"{type(value).__qualname__} can't be pickled: {type(error).__name__}: {error}") from error
+        raise CodecError(
+            f"{type(value).__qualname__} can't be pickled: {type(error).__name__}: {error}"
+        ) from error
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -68,7 +70,7 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
 
 def by_value_modules() -> set[str]:
     """Modules that the user registered with ``cloudpickle.register_pickle_by_value``."""
-    return cloudpickle.list_registry_pickle_by_value()  # type: ignore[no-any-return,no-untyped-call]
+    return cloudpickle.list_registry_pickle_by_value()  # type: ignore[no-any-return]
 
 
 def lift(value: Any) -> Any:

@@ -25,7 +25,7 @@ def read_text(path: Path, where: str) -> str:
 
 def parse_toml(text: str, where: str) -> dict[str, Any]:
     """Return the TOML document; ConfigurationError names `where` and the line."""
-    import tomllib  # noqa: PLC0415 - most processes have no such file, and the import of the package is timed
+    import tomllib
 
     try:
         return tomllib.loads(text)

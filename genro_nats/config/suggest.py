@@ -9,7 +9,7 @@ __all__ = ["did_you_mean"]
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the choice nearest to `word`, else an empty string."""
-    import difflib  # noqa: PLC0415 - only a mistake should pay for it
+    import difflib
 
     by_folded = {choice.casefold().replace("_", "-"): choice for choice in choices}
     near = difflib.get_close_matches(word.casefold().replace("_", "-"), by_folded, n=1)

@@ -203,8 +203,9 @@ class NatsEngine:
                     continue  # nothing was sent
                 pending.heard = self._loop.time()
                 return
-            up = asyncio.ensure_future(self._connection.up.wait())
-            await asyncio.wait([up, pending.outcome], return_when=asyncio.FIRST_COMPLETED)
+            up = self._loop.create_task(self._connection.up.wait())
+            waits: list[asyncio.Future[Any]] = [up, pending.outcome]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             up.cancel()
 
     async def _again(self, pending: _Pending, delay: float) -> None:

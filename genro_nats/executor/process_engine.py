@@ -12,11 +12,11 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.children.pool import ChildPool, PoolPlan
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.work import Work
 from genro_nats.executor.incoming import ItemBuffer, tell_progress
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call, ProgressUpdate
-from genro_nats.worker.setup import ChildSetup
 
 __all__ = ["ProcessEngine", "initial_call", "pool_plan", "run_named"]
 
@@ -26,7 +26,9 @@ class _LocalWork(Work):
 
     __slots__ = ("on_progress", "outcome")
 
-    def __init__(self, *args: Any, on_progress: Callable[[ProgressUpdate], object] | None = None, **kw: Any) -> None:
+    def __init__(
+        self, *args: Any, on_progress: Callable[[ProgressUpdate], object] | None = None, **kw: Any
+    ) -> None:
         super().__init__(*args, **kw)
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.on_progress = on_progress
@@ -187,4 +189,3 @@ def run_named(name: str, *args: Any) -> None:
     """Run the function that stands at ``module:function``; in a child, for an initializer given by name."""
     module, _, attribute = name.partition(":")
     getattr(importlib.import_module(module), attribute)(*args)
-

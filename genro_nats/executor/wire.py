@@ -52,7 +52,14 @@ class CallEncoder:
             flags |= Flag.PROGRESS
         meta = json.dumps({"trace": call.trace_id}).encode() if call.trace_id else b""
         frame = Frame(
-            FrameKind.CALL, call.id, name=name, meta=meta, body=body, buffers=buffers, flags=flags, seconds=seconds
+            FrameKind.CALL,
+            call.id,
+            name=name,
+            meta=meta,
+            body=body,
+            buffers=buffers,
+            flags=flags,
+            seconds=seconds,
         )
         return name, chunks(frame)
 
@@ -72,7 +79,9 @@ def _named(call: Call, error: CodecError) -> CodecError:
         except CodecError as culprit:
             function = label(call.function)
             return CodecError(
-                f"The argument {name!r} of {function} can't be sent: {culprit}", argument=name, function=function
+                f"The argument {name!r} of {function} can't be sent: {culprit}",
+                argument=name,
+                function=function,
             )
     return error
 

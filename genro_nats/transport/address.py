@@ -50,7 +50,9 @@ class Address:
     @property
     def secured(self) -> bool:
         """Is every server on this machine, so that the network reaches none of them?"""
-        return self.embedded or all("//127." in url or "@127." in url or "localhost" in url for url in self._urls)
+        return self.embedded or all(
+            "//127." in url or "@127." in url or "localhost" in url for url in self._urls
+        )
 
     async def resolve(self) -> Target:
         """Where to connect now. An embedded server is started, or found again after it moved."""
@@ -70,7 +72,7 @@ class Address:
     def _start_embedded(self) -> None:
         # Credentials and port change with each new owner: a lost server is looked up
         # again, never reconnected to blindly (another local user could own its old port).
-        from genro_nats.server import embedded_connection  # noqa: PLC0415  # only for url="embedded"
+        from genro_nats.server import embedded_connection  # only for url="embedded"
 
         self._embedded = embedded_connection()
 
@@ -89,7 +91,9 @@ class Address:
 
 
 def _wants_tls(options: PoolOptions, urls: tuple[str, ...]) -> bool:
-    return bool(options.tls_ca or options.tls_cert) or any(url.startswith(("tls://", "wss://")) for url in urls)
+    return bool(options.tls_ca or options.tls_cert) or any(
+        url.startswith(("tls://", "wss://")) for url in urls
+    )
 
 
 def _tls(options: PoolOptions) -> ssl.SSLContext:
@@ -98,7 +102,9 @@ def _tls(options: PoolOptions) -> ssl.SSLContext:
         if options.tls_cert:
             context.load_cert_chain(options.tls_cert, options.tls_key)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigurationError(f"The TLS files can't be used (tls_ca, tls_cert, tls_key): {error}") from error
+        raise ConfigurationError(
+            f"The TLS files can't be used (tls_ca, tls_cert, tls_key): {error}"
+        ) from error
     return context
 
 

@@ -15,7 +15,6 @@ import random
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import AuthorizationError
@@ -162,7 +161,9 @@ class Connection:
             await self._close_client(client)
             raise
         self._client = client
-        self._known = [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
+        self._known = (
+            [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
+        )
         self.max_payload = client.max_payload
         self.up_since = self._loop.time()
         self.up.set()
@@ -214,7 +215,9 @@ class Connection:
                 listener()
             return
 
-    async def subscribe(self, subject: str, handler: Callable[[Message], object], queue: str = "") -> Subscription:
+    async def subscribe(
+        self, subject: str, handler: Callable[[Message], object], queue: str = ""
+    ) -> Subscription:
         """Hear a subject from now on; ``handler`` is called in order, in the event loop."""
         subscription = Subscription(subject, queue, handler)
         self._subscriptions.append(subscription)
@@ -232,7 +235,9 @@ class Connection:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
                 await session.drain()
 
-    async def publish(self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None) -> None:
+    async def publish(
+        self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
         """Send one message.
 
         Raises:
@@ -247,11 +252,15 @@ class Connection:
                 limit=self.max_payload,
             )
         if client is None:
-            raise ConnectionLostError(f"There is no connection to the NATS server at {self.shown}.", url=self.shown)
+            raise ConnectionLostError(
+                f"There is no connection to the NATS server at {self.shown}.", url=self.shown
+            )
         try:
             await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
         except (NatsError, OSError) as error:
-            raise ConnectionLostError(f"The connection to {self.shown} was lost: {error}", url=self.shown) from error
+            raise ConnectionLostError(
+                f"The connection to {self.shown} was lost: {error}", url=self.shown
+            ) from error
 
     async def flush(self) -> None:
         """Wait until the server has all that was published (or is gone)."""
@@ -277,5 +286,3 @@ class Connection:
         with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await client.close()
-
-

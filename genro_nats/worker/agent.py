@@ -88,7 +88,8 @@ class WorkerAgent:
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
         await connection.subscribe(inbox, self._controlled)
         self.services = [
-            PoolService(connection, self._outbox, pool.options, pool.kind, self._events) for pool in self._pools
+            PoolService(connection, self._outbox, pool.options, pool.kind, self._events)
+            for pool in self._pools
         ]
         ticking = asyncio.create_task(self._tick())
         try:
@@ -122,7 +123,8 @@ class WorkerAgent:
         self._events("worker.draining", timeout=self._drain_timeout)
         draining = asyncio.gather(*(service.drain(self._drain_timeout) for service in self.services))
         aborting = asyncio.ensure_future(self._aborting.wait())
-        await asyncio.wait([draining, aborting], return_when=asyncio.FIRST_COMPLETED)
+        waits: list[asyncio.Future[Any]] = [draining, aborting]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         aborting.cancel()
         if not draining.done():
             draining.cancel()

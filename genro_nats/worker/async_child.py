@@ -16,10 +16,11 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import PipeProtocol
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
-from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.setup import MemoryLimit
 from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, not_a_generator, pump
 
 __all__ = ["AsyncChild"]
@@ -145,8 +146,8 @@ class AsyncChild:
 
 
 def _is_async(function: Any) -> bool:
-    call = getattr(function, "__call__", None)  # an instance whose __call__ is async counts too
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+    # An instance whose __call__ is async counts too.
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _apply(opened: Opened) -> Any:

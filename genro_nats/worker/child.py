@@ -6,15 +6,17 @@ started as a program of its own where forking would not be safe.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
 import socket
 import sys
 import threading
-import os
-import select
 
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.transport.pipe import BlockingPipe
-from genro_nats.worker.setup import ChildSetup, prepare_child
+from genro_nats.worker.setup import prepare_child
 
 __all__ = ["main", "run_child"]
 
@@ -25,23 +27,22 @@ def run_child(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
     pipe.setblocking(True)
     if sys.platform != "linux":
         threading.Thread(target=_end_with, args=(pipe,), daemon=True).start()
-    try:
+    # When the parent is gone, so are we.
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _serve(pipe, tokens, setup)
-    except (BrokenPipeError, ConnectionResetError):
-        pass  # the parent is gone; so are we
 
 
 def _serve(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
     if setup.mode == "async":
-        from genro_nats.worker.async_child import AsyncChild  # noqa: PLC0415
+        from genro_nats.worker.async_child import AsyncChild
 
         AsyncChild(pipe, setup).serve()
     elif setup.mode == "threads":
-        from genro_nats.worker.threaded_child import ThreadedChild  # noqa: PLC0415
+        from genro_nats.worker.threaded_child import ThreadedChild
 
         ThreadedChild(BlockingPipe(pipe), setup).serve()
     else:
-        from genro_nats.worker.sync_child import SyncChild  # noqa: PLC0415
+        from genro_nats.worker.sync_child import SyncChild
 
         SyncChild(BlockingPipe(pipe), tokens, setup).serve()
 

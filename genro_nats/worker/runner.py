@@ -21,7 +21,16 @@ from genro_nats.codec.functions import FunctionCache, find_object
 from genro_nats.errors import CodecError, DecodeError
 from genro_nats.message import CallContext, ProgressUpdate, running_call
 
-__all__ = ["Opened", "enter", "describe", "error_reply", "item_frame", "open_call", "progress_frame", "value_reply"]
+__all__ = [
+    "Opened",
+    "describe",
+    "enter",
+    "error_reply",
+    "item_frame",
+    "open_call",
+    "progress_frame",
+    "value_reply",
+]
 
 
 class Opened(NamedTuple):

@@ -54,7 +54,9 @@ class _RemoteWork(Work):
     def __init__(self, service: PoolService, message: Message, head: Head, now: float) -> None:
         deadline = now + head.seconds if head.seconds != inf else inf
         stream = bool(head.flags & Flag.STREAM)
-        super().__init__(head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream)
+        super().__init__(
+            head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream
+        )
         self.service = service
         self.reply = message.reply
         self.caller = message.reply.rpartition(".")[0]
@@ -74,7 +76,9 @@ class _RemoteWork(Work):
 class PoolService:
     """Serves one pool from start to drain."""
 
-    def __init__(self, connection: Connection, outbox: Outbox, options: PoolOptions, kind: str, events: Events) -> None:
+    def __init__(
+        self, connection: Connection, outbox: Outbox, options: PoolOptions, kind: str, events: Events
+    ) -> None:
         assert options.subject is not None
         self.subject = options.subject
         self._connection = connection
@@ -82,7 +86,11 @@ class PoolService:
         self._events = events
         self._subjects = pool_subjects(options.prefix, options.subject)
         plan = pool_plan(
-            options, name=options.subject, kind=kind, address=f"{options.prefix}:{options.subject}", on_event=events
+            options,
+            name=options.subject,
+            kind=kind,
+            address=f"{options.prefix}:{options.subject}",
+            on_event=events,
         )
         self.children = ChildPool(plan)
         self._works: dict[bytes, _RemoteWork] = {}
@@ -134,7 +142,9 @@ class PoolService:
 
     async def aclose(self) -> None:
         """End the children; whoever still waits is told."""
-        await self.children.aclose(ExecutorError(f"The worker of {self.subject!r} was shut down while it ran the call."))
+        await self.children.aclose(
+            ExecutorError(f"The worker of {self.subject!r} was shut down while it ran the call.")
+        )
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""

@@ -1,4 +1,4 @@
-"""What a child is told at its start, and the process-wide settings it makes."""
+"""The process-wide settings a child makes at its start: signals, its end, its memory."""
 
 from __future__ import annotations
 
@@ -8,28 +8,16 @@ import resource
 import signal
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from genro_nats.codec.frame import Flag
 from genro_nats.message import mark_child
 
-__all__ = ["ChildSetup", "MemoryLimit", "die_with_parent", "prepare_child"]
+__all__ = ["MemoryLimit", "die_with_parent", "prepare_child"]
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MEMORY_INTERVAL: Final = 0.05  # seconds between two looks at the memory in use
-
-
-@dataclass(frozen=True, slots=True)
-class ChildSetup:
-    """Plain data, sent as JSON. ``mode`` is "sync", "threads" or "async"."""
-
-    mode: str = "sync"
-    slots: int = 1  # calls that may run at once
-    pool: str = ""
-    address: str = ""
-    max_memory: int | None = None  # bytes
 
 
 def die_with_parent() -> None:

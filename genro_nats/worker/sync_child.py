@@ -16,10 +16,11 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import STREAM_WINDOW
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
-from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.setup import MemoryLimit
 from genro_nats.worker.streams import as_iterator, pump
 
 __all__ = ["SyncChild"]

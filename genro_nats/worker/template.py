@@ -32,8 +32,9 @@ import traceback
 import warnings
 from typing import Any, Final
 
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.worker.child import run_child
-from genro_nats.worker.setup import ChildSetup, die_with_parent
+from genro_nats.worker.setup import die_with_parent
 
 __all__ = ["Template", "main"]
 
@@ -58,12 +59,12 @@ class Template:
         signal.set_wakeup_fd(wake_w, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         while True:
-            readable, _, _ = select.select([self._control, wake_r], [], [])
+            readable, _, _ = select.select([self._control.fileno(), wake_r], [], [])
             if wake_r in readable:
                 with contextlib.suppress(BlockingIOError):
                     os.read(wake_r, 4096)
             self._reap()
-            if self._control in readable and not self._read():
+            if self._control.fileno() in readable and not self._read():
                 return
 
     def _read(self) -> bool:

@@ -17,10 +17,11 @@ from typing import Any
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.errors import CallTimeoutError
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
-from genro_nats.worker.setup import ChildSetup, MemoryLimit
+from genro_nats.worker.setup import MemoryLimit
 from genro_nats.worker.streams import ThreadGate, as_iterator, pump
 
 __all__ = ["ThreadedChild"]

@@ -76,7 +76,7 @@ def test_only_loopback_is_bound(tmp_path: Path) -> None:
             # On another loopback address the port is still free to take.
             with socket.create_server(("::1", port), family=socket.AF_INET6):
                 pass
-            with pytest.raises(OSError), socket.create_server(("127.0.0.1", port)):
+            with pytest.raises(OSError), socket.create_server(("127.0.0.1", port)):  # noqa: PT011
                 pass
 
 

@@ -53,7 +53,9 @@ class ChildPool:
             return
         self._closed = True
         if error is None:
-            error = ExecutorClosedError(f"The executor '{self.plan.name}' was shut down.", executor=self.plan.name)
+            error = ExecutorClosedError(
+                f"The executor '{self.plan.name}' was shut down.", executor=self.plan.name
+            )
         works = [*self.queue, *(w for child in self.roster.children for w in child.inflight.values())]
         self.queue.clear()
         for work in works:
@@ -83,7 +85,9 @@ class ChildPool:
     def run(self, work: Work) -> None:
         """Give a call to a child now, or when one is free."""
         if self._closed:
-            work.failed(ExecutorClosedError(f"The executor '{self.plan.name}' is closed.", executor=self.plan.name))
+            work.failed(
+                ExecutorClosedError(f"The executor '{self.plan.name}' is closed.", executor=self.plan.name)
+            )
             return
         if work.deadline != inf:
             work.timer = self._loop.call_at(work.deadline, self._expired, work)
@@ -108,6 +112,11 @@ class ChildPool:
         else:
             child.control(Frame(FrameKind.CANCEL, work.id))
             self._loop.call_later(self.plan.cancel_grace, self._insist, child, work)
+
+    def control(self, work: Work, frame: Frame) -> None:
+        """Send a frame to the child that runs this call, if one does."""
+        if work.child is not None:
+            work.child.control(frame)
 
     def _expired(self, work: Work) -> None:
         name = work.key.decode(errors="replace")
@@ -181,7 +190,7 @@ class ChildPool:
             self._refill(child)
         elif kind == FrameKind.HELLO:
             self.roster.hello(child)
-        elif (running := child.inflight.get(head.id)) is not None and not running.done:
+        elif (running := child.inflight.get(head.id)) and not running.done:
             running.received(kind, data)
 
     def _answered(self, work: Work, head: Head, data: Buffer) -> None:

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 from genro_nats.codec.frame import Buffer, Head
 from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
 from genro_nats.executor.children.work import Work
-from genro_nats.worker.setup import ChildSetup
 
 __all__ = ["Listener", "PoolPlan", "Roster", "no_event"]
 
@@ -119,7 +119,10 @@ class Roster:
                 self._spawner.kill(child.pid)
             child.close()
         deadline = self._loop.time() + _CLOSE_TIMEOUT
-        while any(child.pid and child.exit_status is None for child in children) and self._loop.time() < deadline:
+        while (
+            any(child.pid and child.exit_status is None for child in children)
+            and self._loop.time() < deadline
+        ):
             await asyncio.sleep(0.002)
         await self._spawner.aclose()
         for child in children:
@@ -138,20 +141,28 @@ class Roster:
         """A child that has said hello and run the initializer."""
         plan = self.plan
         child = Child(
-            plan.setup.slots, plan.max_tasks, self._listener.on_frame, self._on_end, single=plan.setup.mode == "sync"
+            plan.setup.slots,
+            plan.max_tasks,
+            self._listener.on_frame,
+            self._on_end,
+            single=plan.setup.mode == "sync",
         )
         hello = self._hello[child] = self._loop.create_future()
         theirs, tokens = await child.open()
         try:
             async with asyncio.timeout(plan.start_timeout):
-                child.pid = await self._spawner.spawn(plan.setup, theirs, tokens, lambda s: self._on_exit(child, s))
+                child.pid = await self._spawner.spawn(
+                    plan.setup, theirs, tokens, lambda s: self._on_exit(child, s)
+                )
                 theirs.close()
                 await hello
                 await self._initialize(child)
         except BaseException as error:
             self._discard(child)
             if isinstance(error, TimeoutError):
-                raise ExecutorError(f"A child was not ready within {plan.start_timeout:g} s (start_timeout).") from error
+                raise ExecutorError(
+                    f"A child was not ready within {plan.start_timeout:g} s (start_timeout)."
+                ) from error
             raise
         finally:
             theirs.close()

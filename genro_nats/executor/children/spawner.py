@@ -57,10 +57,14 @@ class Spawner:
         except BaseException as error:
             await self.aclose()
             if isinstance(error, TimeoutError):
-                raise ExecutorError(f"The children's imports took longer than {timeout:g} s (start_timeout).") from None
+                raise ExecutorError(
+                    f"The children's imports took longer than {timeout:g} s (start_timeout)."
+                ) from None
             raise
 
-    async def spawn(self, setup: Any, pipe: socket.socket, tokens: int, on_exit: Callable[[int], None]) -> int:
+    async def spawn(
+        self, setup: Any, pipe: socket.socket, tokens: int, on_exit: Callable[[int], None]
+    ) -> int:
         """A new child that owns ``pipe`` and ``tokens`` (read end); its pid.
 
         ``on_exit(status)`` is called once it has ended; negative: the signal.
@@ -68,7 +72,7 @@ class Spawner:
         self._number += 1
         future = self._spawning[self._number] = self._loop.create_future()
         self._tell({"spawn": self._number, "setup": asdict(setup)}, [pipe.fileno(), tokens])
-        pid = await future
+        pid: int = await future
         if pid in self._early:
             on_exit(self._early.pop(pid))
         else:
@@ -136,7 +140,11 @@ class Spawner:
             else:
                 on_exit(message["status"])
         elif "failed" in message:
-            self._fail(ConfigurationError(f"A module to be preloaded in children can't be imported:\n{message['failed']}"))
+            self._fail(
+                ConfigurationError(
+                    f"A module to be preloaded in children can't be imported:\n{message['failed']}"
+                )
+            )
         elif "ready" in message and not self._ready.done():
             self._ready.set_result(None)
 
