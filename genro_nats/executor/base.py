@@ -45,7 +45,7 @@ class Decorator(Protocol):
     @overload
     def __call__(self, function: CoroutineFunction[P, R], /) -> CoroutineFunction[P, R]: ...
     @overload
-    def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...
+    def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineFunction[P, R]: ...
     @overload
@@ -99,24 +99,34 @@ class BaseExecutor(ABC):
     @overload
     def __call__(self, function: CoroutineFunction[P, R], /) -> CoroutineFunction[P, R]: ...
     @overload
-    def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...
+    def __call__(self, function: Function[P, R], /) -> Function[P, R]: ...  # type: ignore[overload-overlap]
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> CoroutineFunction[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Function[P, R]: ...
     @overload
     def __call__(
-        self, *, name: str | None = None, aliases: Sequence[str] = (), timeout: float | None = None
+        self, /, *, name: str | None = None, aliases: Sequence[str] = (), timeout: float | None = None
     ) -> Decorator: ...
-    def __call__(self, function: Any = None, /, **options: Any) -> Any:
+    def __call__(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        timeout: float | None = None,
+    ) -> Any:
         """Decorate a function, so that calls of it run in this pool: ``@pool`` or ``@pool(timeout=30)``.
 
         ``name``: a stable name for what is stored (default: "module:qualname");
         ``aliases``: its former names; ``timeout``: seconds, over the pool's own.
         """
-        if function is None:
-            return partial(decorated, self, **options)
-        return decorated(self, function, **options)
+        decorate = partial(self._decorate, name=name, aliases=aliases, timeout=timeout)
+        return decorate if function is None else decorate(function)
+
+    def _decorate(self, function: Callable[..., Any], **stated: Any) -> Function[..., Any]:
+        return decorated(self, function, **stated)
 
     @overload
     def map(

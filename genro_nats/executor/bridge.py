@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from genro_nats.errors import CallTimeoutError, ExecutorError
 
-__all__ = ["Signal", "Spawned", "backend", "is_cancellation", "running_loop", "spawn", "within"]
+__all__ = ["Signal", "Spawned", "backend", "caller_post", "is_cancellation", "running_loop", "spawn", "within"]
 
 T = TypeVar("T")
 
@@ -45,6 +45,29 @@ def is_cancellation(error: BaseException) -> bool:
     """Is it how a backend cancels a task?"""
     trio = sys.modules.get("trio")
     return isinstance(error, asyncio.CancelledError) or (trio is not None and isinstance(error, trio.Cancelled))
+
+
+def caller_post() -> Callable[..., object]:
+    """A function ``post(f, *args)`` for other threads, which lets ``f(*args)`` run in the present event loop.
+
+    Where no event loop runs, and once it has ended, ``post`` calls it on the spot or drops it.
+    """
+    if _in_trio():
+        import trio  # noqa: PLC0415 - only where trio runs
+
+        return _dropping(trio.lowlevel.current_trio_token().run_sync_soon, trio.RunFinishedError)
+    loop = running_loop()
+    if loop is None:
+        return lambda function, *args: function(*args)
+    return _dropping(loop.call_soon_threadsafe, RuntimeError)
+
+
+def _dropping(post: Callable[..., object], ended: type[Exception]) -> Callable[..., object]:
+    def dropping(function: Callable[..., object], *args: Any) -> None:
+        with contextlib.suppress(ended):
+            post(function, *args)
+
+    return dropping
 
 
 class Signal:

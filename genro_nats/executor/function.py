@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, Ty
 
 from genro_nats.codec.functions import find_object, importable, label, unwrap
 from genro_nats.errors import ConfigurationError
-from genro_nats.executor.local_run import describe, entered, is_async, is_generator
+from genro_nats.executor.local_run import describe, entered, guarded, is_async, is_generator
 from genro_nats.executor.map import Mapped
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallOptions, ProgressUpdate
@@ -134,7 +134,7 @@ class Function(Generic[P, R_co]):
             {},
             pool=self.executor.name,
             timeout=options.timeout,
-            on_progress=options.on_progress,
+            on_progress=guarded(options.on_progress),
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ __all__ = [
     "InlineSource",
     "describe",
     "entered",
+    "guarded",
     "is_async",
     "is_generator",
     "not_a_generator",
@@ -42,7 +43,7 @@ def describe(call: Call, address: str = "") -> CallContext:
         address=address,
         function=label(call.function),
         seconds=inf if call.timeout is None else call.timeout,
-        on_progress=guarded(call.on_progress),
+        on_progress=call.on_progress,
     )
 
 

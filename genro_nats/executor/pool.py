@@ -24,7 +24,7 @@ from genro_nats.executor.bridge import Signal, within
 from genro_nats.executor.carry import Carrier
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.ledger import Ledger
-from genro_nats.executor.local_run import InlineSource, is_generator, run_initializer, run_inline
+from genro_nats.executor.local_run import InlineSource, guarded, is_generator, run_initializer, run_inline
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallContext, CallOptions, running_call
 
@@ -186,7 +186,7 @@ class Pool(BaseExecutor):
             pool=self.name,
             timeout=self.options.timeout if options.timeout is None else options.timeout,
             trace_id="" if context is None else context.trace_id,
-            on_progress=options.on_progress,
+            on_progress=guarded(options.on_progress),
             carried=() if self._carrier is None else self._carrier.read(),
         )
 
