@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from genro_nats.errors import CallTimeoutError, ExecutorError
 
-__all__ = ["Signal", "Spawned", "backend", "caller_post", "is_cancellation", "running_loop", "spawn", "within"]
+__all__ = ["Signal", "Spawned", "backend", "caller_post", "is_cancellation", "running_loop", "runs_in", "spawn", "within"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ def backend() -> str:
     if _in_trio():
         return "trio"
     return "asyncio" if running_loop() is not None else ""
+
+
+def runs_in(loop: asyncio.AbstractEventLoop) -> bool:
+    """Is the present code asyncio code in that loop? (trio may run nested in its thread.) Cheap."""
+    return running_loop() is loop and ("trio" not in sys.modules or not _in_trio())
 
 
 def _in_trio() -> bool:

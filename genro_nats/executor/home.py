@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final
 
 from genro_nats.errors import ExecutorClosedError, ExecutorError
-from genro_nats.executor.bridge import Signal, backend, running_loop
+from genro_nats.executor.bridge import Signal, backend, running_loop, runs_in
 from genro_nats.executor.engine import Engine
 from genro_nats.executor.relay import LoopThread, Relay
 
@@ -49,7 +49,7 @@ class Home:
     @property
     def here(self) -> bool:
         """Does the present code run in its loop?"""
-        return running_loop() is self.loop and backend() == "asyncio"
+        return runs_in(self.loop)
 
     @property
     def inherited(self) -> bool:

@@ -18,7 +18,7 @@ from typing import Any
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.errors import CallTimeoutError, ExecutorClosedError
 from genro_nats.executor.admission import closed_error
-from genro_nats.executor.bridge import caller_post, running_loop, within
+from genro_nats.executor.bridge import caller_post, runs_in, within
 from genro_nats.executor.engine import Engine, StreamSource
 from genro_nats.executor.home import Home
 from genro_nats.executor.pool import Pool, shorten
@@ -47,7 +47,7 @@ class HomedExecutor(Pool):
 
     async def _run(self, call: Call) -> Any:
         home = self._home
-        if home is None or not home.ready or home.loop is not running_loop():
+        if home is None or not home.ready or not runs_in(home.loop):
             if self._stays_here():
                 return await self._run_here(call)
             begun = perf_counter()
