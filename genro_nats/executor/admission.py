@@ -6,10 +6,10 @@ import threading
 from collections import deque
 from enum import Enum, auto
 
-from genro_nats.errors import ExecutorClosedError, ExecutorOverloadError
+from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorOverloadError
 from genro_nats.executor.bridge import Signal
 
-__all__ = ["Decision", "Slots", "decide", "overload_error"]
+__all__ = ["Decision", "Slots", "Waiter", "closed_error", "decide", "overload_error"]
 
 RETRY_AFTER = 1.0  # seconds; what callers are told to wait after an overload
 
@@ -39,7 +39,9 @@ def overload_error(name: str, limit: int) -> ExecutorOverloadError:
     )
 
 
-class _Waiter:
+class Waiter:
+    """A place in the line."""
+
     __slots__ = ("admitted", "signal")
 
     def __init__(self) -> None:
@@ -55,7 +57,7 @@ class Slots:
         self._limit = limit
         self._may_wait = may_wait
         self._lock = threading.Lock()
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: deque[Waiter] = deque()
         self._closed = False
         self._taken = 0
 
@@ -69,7 +71,7 @@ class Slots:
         """How many wait for a slot."""
         return len(self._waiters)
 
-    def try_take(self) -> _Waiter | None:
+    def try_take(self) -> Waiter | None:
         """Take a slot now and return None, or join those who wait: then await ``wait(waiter)``.
 
         Raises:
@@ -84,12 +86,12 @@ class Slots:
                 self._taken += 1
                 return None
             if decision is Decision.WAIT:
-                waiter = _Waiter()
+                waiter = Waiter()
                 self._waiters.append(waiter)
                 return waiter
         raise self._closed_error() if decision is Decision.CLOSED else overload_error(self._name, self._limit)
 
-    async def wait(self, waiter: _Waiter) -> None:
+    async def wait(self, waiter: Waiter) -> None:
         """Wait for the slot; when cancelled, the place in the line or the slot is given up.
 
         Raises:
@@ -97,6 +99,17 @@ class Slots:
         """
         try:
             await waiter.signal.wait()
+        except BaseException:
+            self._leave(waiter)
+            raise
+        if not waiter.admitted:
+            raise self._closed_error()
+
+    def wait_blocking(self, waiter: Waiter, timeout: float | None, what: str) -> None:
+        """As ``wait``, in a plain thread; raises CallTimeoutError after ``timeout`` seconds."""
+        try:
+            if not waiter.signal.wait_blocking(timeout):
+                raise CallTimeoutError(f"{what} was not begun in time.", timeout=timeout, function=what)
         except BaseException:
             self._leave(waiter)
             raise
@@ -131,7 +144,7 @@ class Slots:
         """Undo ``close``."""
         self._closed = False
 
-    def _leave(self, waiter: _Waiter) -> None:
+    def _leave(self, waiter: Waiter) -> None:
         with self._lock:
             admitted = waiter.admitted
             if not admitted and waiter in self._waiters:

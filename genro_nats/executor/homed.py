@@ -43,6 +43,9 @@ class HomedExecutor(Pool):
         """Must calls run inline in this process?"""
         return False
 
+    def _is_inline(self) -> bool:
+        return super()._is_inline() or self._stays_here()
+
     # -- calls --------------------------------------------------------------
 
     async def _run(self, call: Call) -> Any:
@@ -74,7 +77,7 @@ class HomedExecutor(Pool):
         """``invoke`` for a plain thread, which it blocks."""
         context = running_call.get()
         inside = context is not None and self._is_inside(context)
-        if inside or self._bypassed or self._stays_here():
+        if inside or self._is_inline():
             return super().invoke_blocking(function, args, kwargs, options)
         self._require_plain_thread(function)
         home = self._found_home()

@@ -26,6 +26,9 @@ class InlineExecutor(Pool):
         """Calls that ``map`` keeps in flight unless told otherwise."""
         return self.options.concurrency
 
+    def _is_inline(self) -> bool:
+        return True
+
     async def _run(self, call: Call) -> Any:
         return await self._run_here(call)
 

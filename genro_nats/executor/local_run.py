@@ -26,6 +26,7 @@ __all__ = [
     "outcome_error",
     "run_initializer",
     "run_inline",
+    "run_inline_blocking",
 ]
 
 _GENERATOR: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
@@ -82,7 +83,18 @@ async def run_inline(call: Call, address: str = "") -> Any:
         except BaseException as error:
             if (shown := outcome_error(error)) is error:
                 raise
-            raise shown from error.__cause__
+            raise shown  # noqa: B904 - its cause is the traceback, as from afar
+
+
+def run_inline_blocking(call: Call, address: str = "") -> Any:
+    """Run a sync function's call here, without an event loop."""
+    with entered(describe(call, address)):
+        try:
+            return call.function(*call.args, **call.kwargs)
+        except BaseException as error:
+            if (shown := outcome_error(error)) is error:
+                raise
+            raise shown  # noqa: B904 - its cause is the traceback, as from afar
 
 
 async def _settled(value: Any) -> Any:

@@ -18,13 +18,21 @@ from typing import Any
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.config import PoolOptions, bypass_from_env
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
-from genro_nats.executor.admission import Slots
+from genro_nats.executor.admission import Slots, Waiter
 from genro_nats.executor.base import NO_OPTIONS, BaseExecutor
 from genro_nats.executor.bridge import Signal, within
 from genro_nats.executor.carry import Carrier
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.ledger import Ledger
-from genro_nats.executor.local_run import InlineSource, guarded, is_generator, run_initializer, run_inline
+from genro_nats.executor.local_run import (
+    InlineSource,
+    guarded,
+    is_async,
+    is_generator,
+    run_initializer,
+    run_inline,
+    run_inline_blocking,
+)
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallContext, CallOptions, running_call
 
@@ -127,15 +135,47 @@ class Pool(BaseExecutor):
         """``submit`` with the options of one call."""
         context = running_call.get()
         call = self._called(function, args, kwargs, options, context)
-        if is_generator(call.function):
-            name = getattr(call.function, "__name__", "function")
-            raise ExecutorError(f"{label(call.function)} is a generator function: use {name}.stream(...).")
+        self._refuse_generator(call)
         if context is not None and self._is_inside(context):
             return await self._run_nested(call)
         await self._admit(call)
         begun = perf_counter()
         try:
             value = await (self._run_here(call) if self._bypassed else self._run(call))
+        except BaseException as error:
+            self._ledger.fail(error)
+            raise
+        else:
+            self._ledger.complete(perf_counter() - begun)
+        finally:
+            self._slots.release()
+        return value
+
+    def invoke_blocking(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+    ) -> Any:
+        """``invoke`` for a plain thread; what runs inline there anyway runs without an event loop."""
+        context = running_call.get()
+        inside = context is not None and self._is_inside(context)
+        if (inside or self._is_inline()) and not is_async(unwrap(function)):
+            call = self._called(function, args, kwargs, options, context)
+            self._refuse_generator(call)
+            return run_inline_blocking(call, self.address) if inside else self._block_here(call)
+        return super().invoke_blocking(function, args, kwargs, options)
+
+    def _is_inline(self) -> bool:
+        """Do calls run in the thread that makes them?"""
+        return self._bypassed
+
+    def _block_here(self, call: Call) -> Any:
+        self._require_plain_thread(call.function)
+        if (waiter := self._take()) is not None:
+            self._slots.wait_blocking(waiter, call.timeout, label(call.function))
+        self._ledger.begin()
+        begun = perf_counter()
+        try:
+            self._initialise()
+            value = run_inline_blocking(call, self.address)
         except BaseException as error:
             self._ledger.fail(error)
             raise
@@ -190,13 +230,22 @@ class Pool(BaseExecutor):
             carried=() if self._carrier is None else self._carrier.read(),
         )
 
-    async def _admit(self, call: Call) -> None:
-        """Take a slot, within the call's deadline."""
+    @staticmethod
+    def _refuse_generator(call: Call) -> None:
+        if is_generator(call.function):
+            name = getattr(call.function, "__name__", "function")
+            raise ExecutorError(f"{label(call.function)} is a generator function: use {name}.stream(...).")
+
+    def _take(self) -> Waiter | None:
         try:
-            waiter = self._slots.try_take()
+            return self._slots.try_take()
         except ExecutorOverloadError:
             self._ledger.reject()
             raise
+
+    async def _admit(self, call: Call) -> None:
+        """Take a slot, within the call's deadline."""
+        waiter = self._take()
         if waiter is not None:
             begun = perf_counter()
             try:
