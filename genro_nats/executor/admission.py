@@ -35,7 +35,10 @@ def decide(taken: int, waiting: int, limit: int, *, may_wait: bool, closed: bool
 def overload_error(name: str, limit: int) -> ExecutorOverloadError:
     """The error of a call that was refused."""
     return ExecutorOverloadError(
-        f"Executor '{name}' has {limit} pending tasks.", executor=name, max_pending=limit, retry_after=RETRY_AFTER
+        f"Executor '{name}' has {limit} pending tasks.",
+        executor=name,
+        max_pending=limit,
+        retry_after=RETRY_AFTER,
     )
 
 

@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Concatenate, Final, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Final, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.errors import ExecutorError
@@ -78,7 +78,7 @@ class BaseExecutor(ABC):
 
     # -- life ---------------------------------------------------------------
 
-    async def start(self) -> None:
+    async def start(self) -> None:  # noqa: B027 - a kind without anything to start needs none
         """Make ready now, instead of at the first call. Raises what prevents it."""
 
     async def aclose(self) -> None:
@@ -131,7 +131,7 @@ class BaseExecutor(ABC):
     @overload
     def map(
         self,
-        function: Callable[Concatenate[T, ...], Coroutine[Any, Any, R]],
+        function: Callable[[T], Coroutine[Any, Any, R]],
         items: Iterable[T] | AsyncIterable[T],
         *,
         concurrency: int | None = None,
@@ -140,7 +140,7 @@ class BaseExecutor(ABC):
     @overload
     def map(
         self,
-        function: Callable[Concatenate[T, ...], R],
+        function: Callable[[T], R],
         items: Iterable[T] | AsyncIterable[T],
         *,
         concurrency: int | None = None,
@@ -163,9 +163,13 @@ class BaseExecutor(ABC):
         return self.invoke_map(function, items, NO_OPTIONS, concurrency=concurrency, ordered=ordered)
 
     @overload
-    def stream(self, function: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]: ...
+    def stream(
+        self, function: Callable[P, AsyncIterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[T]: ...
     @overload
-    def stream(self, function: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs) -> Stream[T]: ...
+    def stream(
+        self, function: Callable[P, Iterator[T]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Stream[T]: ...
     def stream(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Stream[Any]:
         """The items of a generator function's call, sync or async, as an async iterator."""
         return self.invoke_stream(function, args, kwargs, NO_OPTIONS)
@@ -178,14 +182,22 @@ class BaseExecutor(ABC):
     # -- what Function stands on -------------------------------------------
 
     async def invoke(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Any:
         """``submit`` with the options of one call."""
         function = unwrap(function)
         return await within(options.timeout, label(function), partial(self.submit, function, *args, **kwargs))
 
     def invoke_blocking(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Any:
         """``invoke`` for a plain thread, which it blocks.
 
@@ -201,18 +213,23 @@ class BaseExecutor(ABC):
         items: Iterable[Any] | AsyncIterable[Any],
         options: CallOptions,
         *,
+        prefix: tuple[Any, ...] = (),
         concurrency: int | None = None,
         ordered: bool = True,
     ) -> Mapped[Any]:
-        """``map`` with the options of each call."""
+        """``map`` with the options of each call; ``prefix`` goes before each item."""
 
         async def call(item: Any) -> Any:
-            return await self.invoke(function, (item,), {}, options)
+            return await self.invoke(function, (*prefix, item), {}, options)
 
         return Mapped(call, items, self.map_concurrency if concurrency is None else concurrency, ordered)
 
     def invoke_stream(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Stream[Any]:
         """``stream`` with the options of one call. Executors that can't stream raise ExecutorError."""
         raise ExecutorError(f"Executor '{self.name}' ({type(self).__name__}) can't stream.")
@@ -221,7 +238,7 @@ class BaseExecutor(ABC):
         if backend():
             name = getattr(unwrap(function), "__name__", "function")
             raise ExecutorError(
-                f"{name}.call() would block the event loop that runs in this thread: write 'await {name}(...)'."
+                f"{name}.call() would block the event loop of this thread: write 'await {name}(...)'."
             )
 
     def __repr__(self) -> str:

@@ -16,7 +16,17 @@ from typing import Any, Generic, TypeVar
 
 from genro_nats.errors import CallTimeoutError, ExecutorError
 
-__all__ = ["Signal", "Spawned", "backend", "caller_post", "is_cancellation", "running_loop", "runs_in", "spawn", "within"]
+__all__ = [
+    "Signal",
+    "Spawned",
+    "backend",
+    "caller_post",
+    "is_cancellation",
+    "running_loop",
+    "runs_in",
+    "spawn",
+    "within",
+]
 
 T = TypeVar("T")
 
@@ -49,7 +59,9 @@ def _in_trio() -> bool:
 def is_cancellation(error: BaseException) -> bool:
     """Is it how a backend cancels a task?"""
     trio = sys.modules.get("trio")
-    return isinstance(error, asyncio.CancelledError) or (trio is not None and isinstance(error, trio.Cancelled))
+    return isinstance(error, asyncio.CancelledError) or (
+        trio is not None and isinstance(error, trio.Cancelled)
+    )
 
 
 def caller_post() -> Callable[..., object]:

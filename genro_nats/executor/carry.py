@@ -25,8 +25,8 @@ def home_of(variable: ContextVar[Any]) -> str:
             if value is variable:
                 return f"{name}:{attribute}"
     raise ConfigurationError(
-        f"The context variable {variable.name!r} in carry= stands in no importable module: define it at the top "
-        "of a module other than the main program, where workers can import it.",
+        f"The context variable {variable.name!r} in carry= stands in no importable module: define it at the "
+        "top of a module other than the main program, where workers can import it.",
         option="carry",
     )
 

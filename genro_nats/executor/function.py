@@ -34,6 +34,9 @@ class Function(Generic[P, R_co]):
     Pickles as the plain function plus the pool's name.
     """
 
+    __name__: str
+    __qualname__: str
+
     def __init__(
         self,
         executor: BaseExecutor,
@@ -76,17 +79,23 @@ class Function(Generic[P, R_co]):
             return function(*self._prefix, *args, **kwargs)  # type: ignore[no-any-return]
 
     def map(
-        self: Function[Concatenate[T, ...], U],
+        self: Callable[[T], Coroutine[Any, Any, U]],
         items: Iterable[T] | AsyncIterable[T],
         *,
         concurrency: int | None = None,
         ordered: bool = True,
     ) -> Mapped[U]:
         """``fn(item)`` for each item, ``concurrency`` at a time: see ``BaseExecutor.map``."""
-        function: Any = self.__genro_target__
-        if self._prefix:
-            function = functools.partial(function, *self._prefix)
-        return self.executor.invoke_map(function, items, self._options, concurrency=concurrency, ordered=ordered)
+        this: Any = self  # its annotated type lets checkers compare the items with the parameter
+        mapped: Mapped[U] = this.executor.invoke_map(
+            this.__genro_target__,
+            items,
+            this._options,
+            prefix=this._prefix,
+            concurrency=concurrency,
+            ordered=ordered,
+        )
+        return mapped
 
     @overload
     def stream(self: Function[P, Iterator[T]], *args: P.args, **kwargs: P.kwargs) -> Stream[T]: ...
@@ -143,7 +152,14 @@ class Function(Generic[P, R_co]):
         # A plain function below a decorator can't be pickled by reference: the
         # module holds the wrapper. By value only where no name leads to it.
         target = name if importable(function, name) else function
-        return _restored, (target, self.executor.name, self.name, self.aliases, self._options.timeout, self._prefix)
+        return _restored, (
+            target,
+            self.executor.name,
+            self.name,
+            self.aliases,
+            self._options.timeout,
+            self._prefix,
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} of pool {self.executor.name!r}>"
@@ -181,7 +197,9 @@ def decorated(
         kind = type(plain).__name__
         raise ConfigurationError(f"Put @{kind} above the decorator of pool {executor.name!r}, not below it.")
     if not callable(plain):
-        raise ConfigurationError(f"Pool {executor.name!r} can't decorate a {type(plain).__name__}: pass a function.")
+        raise ConfigurationError(
+            f"Pool {executor.name!r} can't decorate a {type(plain).__name__}: pass a function."
+        )
     wrapper = CoroutineFunction if is_async(plain) and not is_generator(plain) else Function
     return wrapper(executor, plain, name=name, aliases=aliases, options=CallOptions(timeout=timeout))
 

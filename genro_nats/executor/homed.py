@@ -72,7 +72,11 @@ class HomedExecutor(Pool):
         return _HomedSource(home, call)
 
     def invoke_blocking(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Any:
         """``invoke`` for a plain thread, which it blocks."""
         context = running_call.get()

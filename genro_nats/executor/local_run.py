@@ -111,7 +111,7 @@ def outcome_error(error: BaseException) -> BaseException:
 
 
 def is_async(function: Any) -> bool:
-    """A coroutine function, or an object whose ``__call__`` is one."""
+    """A coroutine function or an object whose ``__call__`` is one."""
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - looked at, not called
     )
@@ -126,7 +126,8 @@ def is_generator(function: Any) -> bool:
 def not_a_generator(value: Any) -> ExecutorError:
     """The error for ``stream`` of a function that is no generator function."""
     return ExecutorError(
-        f"stream() needs a generator function; this one returned {type(value).__qualname__}. Use a plain call."
+        f"stream() needs a generator function; this one returned {type(value).__qualname__}. "
+        "Use a plain call."
     )
 
 
@@ -151,7 +152,9 @@ def _imported(pool: str, name: str) -> Callable[..., Any]:
             f"Initializer {name!r} of pool {pool!r} can't be imported: {error}.", option="initializer"
         ) from error
     if not callable(found):
-        raise ConfigurationError(f"Initializer {name!r} of pool {pool!r} can't be called.", option="initializer")
+        raise ConfigurationError(
+            f"Initializer {name!r} of pool {pool!r} can't be called.", option="initializer"
+        )
     return found  # type: ignore[no-any-return]
 
 

@@ -166,7 +166,9 @@ class Mapped(Generic[T]):
         ordered: bool = True,
     ) -> None:
         if concurrency < 1:
-            raise ConfigurationError(f"concurrency is {concurrency!r}: use a number from 1 on.", option="concurrency")
+            raise ConfigurationError(
+                f"concurrency is {concurrency!r}: use a number from 1 on.", option="concurrency"
+            )
         self._lanes = _Lanes(call, items, concurrency, ordered)
         self._over = False
 

@@ -21,7 +21,7 @@ class NatsExecutor(HomedExecutor):
 
     @property
     def map_concurrency(self) -> int:
-        """Calls that ``map`` keeps in flight unless told otherwise; how many workers there are is not known."""
+        """Calls that ``map`` keeps in flight unless told otherwise: a fleet has any size."""
         return 64
 
     def _is_inside(self, context: CallContext) -> bool:

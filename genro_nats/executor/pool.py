@@ -130,7 +130,11 @@ class Pool(BaseExecutor):
         return await self.invoke(function, args, kwargs, NO_OPTIONS)
 
     async def invoke(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Any:
         """``submit`` with the options of one call."""
         context = running_call.get()
@@ -152,7 +156,11 @@ class Pool(BaseExecutor):
         return value
 
     def invoke_blocking(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Any:
         """``invoke`` for a plain thread; what runs inline there anyway runs without an event loop."""
         context = running_call.get()
@@ -186,13 +194,21 @@ class Pool(BaseExecutor):
         return value
 
     def invoke_stream(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> Stream[Any]:
         """``stream`` with the options of one call."""
         return Stream(partial(self._begin_stream, function, args, kwargs, options))
 
     async def _begin_stream(
-        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], options: CallOptions
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
     ) -> StreamSource:
         context = running_call.get()
         call = self._called(function, args, kwargs, options, context)

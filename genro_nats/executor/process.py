@@ -44,18 +44,18 @@ class ProcessExecutor(HomedExecutor):
 
 
 class AsyncProcessExecutor(ProcessExecutor):
-    """Runs ``concurrency`` async functions at a time in the event loop of each child; sync ones on threads there."""
+    """Runs ``concurrency`` async functions at a time in each child; sync ones on threads there."""
 
     kind = "async-process"
 
     @property
     def map_concurrency(self) -> int:
-        """Calls that ``map`` keeps in flight unless told otherwise: all that the children run at a time."""
+        """Calls that ``map`` keeps in flight unless told otherwise: all that run at a time."""
         return self.options.workers * self.options.concurrency
 
 
 class LocalExecutor(ProcessExecutor):
-    """``ProcessExecutor`` with the constructor of genro-asgi's former class; over ``max_pending`` it fails fast."""
+    """``ProcessExecutor`` with genro-asgi's former constructor; over ``max_pending`` it fails fast."""
 
     def __init__(
         self,

@@ -114,7 +114,9 @@ class ExecutorRegistry:
         failed = await _all(self.executors, lambda pool: pool.shutdown(wait=wait))
         if failed:
             names = ", ".join(repr(name) for name, _ in failed)
-            raise ExceptionGroup(f"executors that failed to shut down: {names}", [error for _, error in failed])
+            raise ExceptionGroup(
+                f"executors that failed to shut down: {names}", [error for _, error in failed]
+            )
 
     async def aclose(self) -> None:
         """``shutdown_all(wait=True)``."""
@@ -147,7 +149,9 @@ class ExecutorRegistry:
         return f"<ExecutorRegistry {{{pools}}}>"
 
 
-async def _all(pools: Mapping[str, BaseExecutor], act: Callable[[BaseExecutor], Any]) -> list[tuple[str, Exception]]:
+async def _all(
+    pools: Mapping[str, BaseExecutor], act: Callable[[BaseExecutor], Any]
+) -> list[tuple[str, Exception]]:
     """Do it to all pools at the same time; the errors, with their pools' names."""
 
     async def one(pool: BaseExecutor) -> None:

@@ -15,7 +15,7 @@ __all__ = ["ThreadExecutor", "ThreadedPool"]
 
 
 class ThreadedPool(Pool):
-    """A pool that has threads; they are made when the first call needs one, anew if their initializer failed."""
+    """A pool with threads; they are made when a call first needs one, anew if their initializer failed."""
 
     def __init__(self, name: str = "default", options: PoolOptions | None = None, **stated: Any) -> None:
         super().__init__(name, options, **stated)
@@ -61,5 +61,3 @@ class ThreadExecutor(ThreadedPool):
 
     async def _open(self) -> None:
         self._open_threads()
-
-

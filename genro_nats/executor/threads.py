@@ -12,7 +12,6 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
-from genro_nats.codec.functions import label
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.admission import closed_error
@@ -62,7 +61,7 @@ class _Job:
         return await value
 
     def give_up(self) -> None:
-        """The caller has gone: a job not begun never is, an async function is cancelled, a sync one is told."""
+        """The caller has gone: never begin, cancel an async function, tell a sync one."""
         self._call.cancel()
         if self.future is not None:
             self.future.cancel()
@@ -113,7 +112,8 @@ class Threads:
 
     def _failed(self, error: BaseException) -> ExecutorError:
         failure = ExecutorError(
-            f"The initializer of pool {self._name!r} raised {type(error).__name__}: {error}", executor=self._name
+            f"The initializer of pool {self._name!r} raised {type(error).__name__}: {error}",
+            executor=self._name,
         )
         failure.__cause__ = error
         return failure
@@ -131,7 +131,9 @@ class Threads:
         listener = call.on_progress
         if listener is not None:
             call.on_progress = partial(caller_post(), listener)
-        return await self.step(partial(call.function, *call.args, **call.kwargs), describe(call), call.timeout)
+        return await self.step(
+            partial(call.function, *call.args, **call.kwargs), describe(call), call.timeout
+        )
 
     async def step(self, work: Callable[[], Any], context: CallContext, timeout: float | None) -> Any:
         """Run ``work()`` on a thread as part of the call that ``context`` describes."""
@@ -148,6 +150,11 @@ class Threads:
         finally:
             self._jobs.discard(job)
         return job.take()
+
+    def post(self, work: Callable[[], object]) -> None:
+        """Run ``work()`` on a thread; nobody waits for it."""
+        with contextlib.suppress(BrokenExecutor, RuntimeError):
+            self._pool.submit(work)
 
     def _submitted(self, job: _Job) -> Future[Any]:
         try:
@@ -224,8 +231,7 @@ class ThreadSource:
         """Stop the generator soon: after the step that runs, if one does."""
         self._context.cancel()
         if self._items is not None and not self._left:
-            with contextlib.suppress(RuntimeError):
-                self._threads._pool.submit(self._leave)
+            self._threads.post(self._leave)
 
 
 def _as_iterator(produced: Any) -> Iterator[Any]:

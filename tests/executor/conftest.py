@@ -104,5 +104,3 @@ class TaskExecutor(HomedExecutor):
 @pytest.fixture
 def homed() -> type[TaskExecutor]:
     return TaskExecutor
-
-

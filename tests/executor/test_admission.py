@@ -37,10 +37,12 @@ async def test_waiters_are_served_in_order_and_a_cancelled_one_leaks_nothing() -
         await slots.take()
         order.append(number)
 
-    tasks = [spawn(take, number) for number in range(4)]
+    tasks = []
     with anyio.fail_after(5):
-        while slots.waiting < 4:
-            await anyio.sleep(0)
+        for number in range(4):  # trio begins tasks in any order
+            tasks.append(spawn(take, number))
+            while slots.waiting <= number:
+                await anyio.sleep(0)
         tasks[1].cancel()
         await tasks[1].done.wait()
         for done in (1, 2, 3):
@@ -114,7 +116,12 @@ async def test_overload_fails_fast_with_its_facts() -> None:
             await running.done.wait()
         error = caught.value
         assert str(error) == "Executor 'hot' has 1 pending tasks."
-        assert (error.executor, error.max_pending, error.retry_after, error.retryable) == ("hot", 1, 1.0, True)
+        assert (error.executor, error.max_pending, error.retry_after, error.retryable) == (
+            "hot",
+            1,
+            1.0,
+            True,
+        )
         facts = pool.metrics
         assert (facts["submitted"], facts["completed"], facts["rejected"]) == (1, 1, 1)
 

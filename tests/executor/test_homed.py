@@ -154,7 +154,7 @@ def test_another_loop_and_plain_threads_use_the_same_engine() -> None:
                 loop.run_in_executor(threads, asyncio.run, function(3)),
                 loop.run_in_executor(threads, trio.run, function, 4),
             )
-        assert results == [4, 6, 8]
+        assert list(results) == [4, 6, 8]
 
     asyncio.run(main())
     assert pool.log == ["start", "aclose False"]
@@ -231,7 +231,9 @@ async def test_progress_arrives_in_the_callers_thread() -> None:
     def work() -> None:
         current_call().progress(1.0)
 
-    noting = pool(work).options(on_progress=lambda update: seen.append((update.fraction, threading.get_ident())))
+    noting = pool(work).options(
+        on_progress=lambda update: seen.append((update.fraction, threading.get_ident()))
+    )
     await noting()
     with anyio.fail_after(5):
         while not seen:

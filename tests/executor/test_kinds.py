@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -42,8 +43,6 @@ def add(a: int, b: int = 1) -> int:
 
 
 async def later(a: int) -> int:
-    import asyncio
-
     await anyio.sleep(0) if threading.current_thread() is threading.main_thread() else await asyncio.sleep(0)
     return a
 
@@ -77,7 +76,15 @@ async def test_values_and_errors(pool: Pool) -> None:
         with pytest.raises(ExecutorError, match=r"numbers is a generator function: use numbers\.stream"):
             await pool.submit(numbers, 3)
         facts = pool.metrics
-    assert list(facts)[:7] == ["name", "mode", "pending", "submitted", "completed", "failed", "avg_duration_ms"]
+    assert list(facts)[:7] == [
+        "name",
+        "mode",
+        "pending",
+        "submitted",
+        "completed",
+        "failed",
+        "avg_duration_ms",
+    ]
     assert (facts["submitted"], facts["completed"], facts["failed"], facts["pending"]) == (4, 2, 2, 0)
     assert facts["mode"] == ("bypass" if isinstance(pool, LocalExecutor) else pool.kind)
 
@@ -144,13 +151,13 @@ async def test_nested_calls_run_inline(pool: Pool) -> None:
 async def test_streams(pool: Pool) -> None:
     async with pool:
         for function in (numbers, later_numbers):
-            assert [item async for item in pool.stream(function, 3)] == [0, 1, 2]  # type: ignore[misc,arg-type]
-            async with pool.stream(function, 3) as stream:  # type: ignore[misc,arg-type]
+            assert [item async for item in pool.stream(function, 3)] == [0, 1, 2]
+            async with pool.stream(function, 3) as stream:
                 assert await anext(stream) == 0
                 assert pool.metrics["pending"] == 1
             assert pool.metrics["pending"] == 0
         with pytest.raises(ExecutorError, match="needs a generator function"):
-            await anext(pool.stream(add, 1))  # type: ignore[arg-type]
+            await anext(pool.stream(add, 1))  # type: ignore[call-overload]
         facts = pool.metrics
         assert (facts["completed"], facts["failed"]) == (4, 1)
 
@@ -195,8 +202,6 @@ async def test_a_stream_raises_what_its_generator_raises(pool: Pool) -> None:
 async def test_deadlines_reach_into_async_functions(pool: Pool) -> None:
     async def forever() -> None:
         if isinstance(pool, ThreadExecutor):
-            import asyncio
-
             await asyncio.Event().wait()
         await anyio.sleep_forever()
 
