@@ -1,1 +1,125 @@
-"""One call, anywhere."""
+"""One call, anywhere: inline, on a thread, in a process, or on a fleet of workers behind NATS.
+
+Names are imported when they are first asked for: ``import genro_nats`` costs
+next to nothing, and a program pays only for the kinds of pools it uses.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from genro_nats.config import ConfigSource, PoolOptions
+    from genro_nats.errors import (
+        CallTimeoutError,
+        CodecError,
+        ConfigurationError,
+        ConnectionLostError,
+        DecodeError,
+        ExecutorClosedError,
+        ExecutorError,
+        ExecutorOverloadError,
+        FunctionNotFoundError,
+        NoWorkersError,
+        PayloadTooLargeError,
+        RemoteError,
+        RemoteTraceback,
+        SignatureError,
+        TaskCancelledError,
+        TaskError,
+        TaskFailedError,
+        TaskNotFoundError,
+        TransportError,
+        WorkerLostError,
+    )
+    from genro_nats.executor.async_ import AsyncExecutor
+    from genro_nats.executor.base import BaseExecutor
+    from genro_nats.executor.function import CoroutineFunction, Function
+    from genro_nats.executor.inline import InlineExecutor
+    from genro_nats.executor.map import Mapped
+    from genro_nats.executor.nats import NatsExecutor
+    from genro_nats.executor.process import AsyncProcessExecutor, LocalExecutor, ProcessExecutor
+    from genro_nats.executor.registry import ExecutorRegistry
+    from genro_nats.executor.stream import Stream
+    from genro_nats.executor.thread import ThreadExecutor
+    from genro_nats.message import CallContext, CallOptions, ProgressUpdate, current_call
+
+    __version__: str
+
+__all__ = [
+    "AsyncExecutor",
+    "AsyncProcessExecutor",
+    "BaseExecutor",
+    "CallContext",
+    "CallOptions",
+    "CallTimeoutError",
+    "CodecError",
+    "ConfigSource",
+    "ConfigurationError",
+    "ConnectionLostError",
+    "CoroutineFunction",
+    "DecodeError",
+    "ExecutorClosedError",
+    "ExecutorError",
+    "ExecutorOverloadError",
+    "ExecutorRegistry",
+    "Function",
+    "FunctionNotFoundError",
+    "InlineExecutor",
+    "LocalExecutor",
+    "Mapped",
+    "NatsExecutor",
+    "NoWorkersError",
+    "PayloadTooLargeError",
+    "PoolOptions",
+    "ProcessExecutor",
+    "ProgressUpdate",
+    "RemoteError",
+    "RemoteTraceback",
+    "SignatureError",
+    "Stream",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskFailedError",
+    "TaskNotFoundError",
+    "ThreadExecutor",
+    "TransportError",
+    "WorkerLostError",
+    "__version__",
+    "current_call",
+]
+
+_ROOMS = {
+    "config": ("ConfigSource", "PoolOptions"),
+    "executor.async_": ("AsyncExecutor",),
+    "executor.base": ("BaseExecutor",),
+    "executor.function": ("CoroutineFunction", "Function"),
+    "executor.inline": ("InlineExecutor",),
+    "executor.map": ("Mapped",),
+    "executor.nats": ("NatsExecutor",),
+    "executor.process": ("AsyncProcessExecutor", "LocalExecutor", "ProcessExecutor"),
+    "executor.registry": ("ExecutorRegistry",),
+    "executor.stream": ("Stream",),
+    "executor.thread": ("ThreadExecutor",),
+    "message": ("CallContext", "CallOptions", "ProgressUpdate", "current_call"),
+}
+_MODULES = {name: module for module, names in _ROOMS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+
+        value: Any = version("genro-nats")
+    elif name in __all__:
+        from importlib import import_module  # noqa: PLC0415
+
+        value = getattr(import_module(f"genro_nats.{_MODULES.get(name, 'errors')}"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

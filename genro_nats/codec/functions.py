@@ -16,7 +16,7 @@ from genro_nats.codec import values
 from genro_nats.codec.frame import MAX_NAME
 from genro_nats.errors import CodecError, FunctionNotFoundError
 
-__all__ = ["FunctionCache", "FunctionRef", "find_object", "label", "reference", "resolve", "unwrap"]
+__all__ = ["FunctionCache", "FunctionRef", "find_object", "importable", "label", "reference", "resolve", "unwrap"]
 
 TARGET: Final = "__genro_target__"
 
@@ -50,7 +50,7 @@ def reference(function: Callable[..., Any]) -> FunctionRef:
     """
     name = label(function)
     encoded = name.encode()[:MAX_NAME]
-    if _importable(function, name):
+    if importable(function, name):
         return FunctionRef(encoded, None)
     try:
         blob, buffers = values.dumps(function)
@@ -67,7 +67,8 @@ def reference(function: Callable[..., Any]) -> FunctionRef:
     return FunctionRef(encoded, blob)
 
 
-def _importable(function: Callable[..., Any], name: str) -> bool:
+def importable(function: Callable[..., Any], name: str) -> bool:
+    """Does ``module:qualname`` lead back to this plain function, here and wherever its module is installed?"""
     module, _, qualname = name.partition(":")
     if module == "__main__" or "<" in qualname or len(name) > MAX_NAME or module not in sys.modules:
         return False

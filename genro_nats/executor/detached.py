@@ -1,0 +1,34 @@
+"""The pool of a Function that was unpickled where no such pool is known."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from genro_nats.errors import ExecutorError
+from genro_nats.executor.engine import StreamSource
+from genro_nats.executor.pool import Pool
+from genro_nats.message import Call, CallContext
+
+__all__ = ["DetachedExecutor"]
+
+
+class DetachedExecutor(Pool):
+    """Runs calls made inside the pool of its name (there they run inline), and no others."""
+
+    kind = "detached"
+
+    def _is_inside(self, context: CallContext) -> bool:
+        return context.pool == self.name
+
+    async def _run(self, call: Call) -> Any:
+        self._unknown()
+
+    async def _source(self, call: Call) -> StreamSource:
+        self._unknown()
+
+    def _unknown(self) -> NoReturn:
+        raise ExecutorError(
+            f"The pool {self.name!r} is not known in this process, so its function can only be called inside "
+            f"calls of that pool. Decorate it at the top of an importable module, or use .local().",
+            executor=self.name,
+        )

@@ -1,0 +1,33 @@
+"""Kind ``nats``: calls run on a fleet of workers behind NATS."""
+
+from __future__ import annotations
+
+from genro_nats.executor.engine import Engine
+from genro_nats.executor.homed import HomedExecutor
+from genro_nats.message import CallContext
+
+__all__ = ["NatsExecutor"]
+
+
+class NatsExecutor(HomedExecutor):
+    """Sends each call to one of the workers that serve ``prefix`` + ``subject``."""
+
+    kind = "nats"
+
+    @property
+    def address(self) -> str:
+        """Prefix and subject: what a pool is to its workers, whatever its name here."""
+        return f"{self.options.prefix}.{self.options.subject}"
+
+    @property
+    def map_concurrency(self) -> int:
+        """Calls that ``map`` keeps in flight unless told otherwise: a fleet has any size."""
+        return 64
+
+    def _is_inside(self, context: CallContext) -> bool:
+        return context.address == self.address
+
+    def _make_engine(self) -> Engine:
+        from genro_nats.executor.nats_engine import NatsEngine  # noqa: PLC0415 - brings nats-py along
+
+        return NatsEngine(self.options, name=self.name)

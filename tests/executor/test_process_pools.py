@@ -1,0 +1,67 @@
+"""Process pools through the public API: real children, from every kind of caller."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import anyio
+import pytest
+
+from genro_nats import CallTimeoutError, ExecutorRegistry, ProcessExecutor
+
+SCRIPT = """
+import asyncio, os, sys
+from genro_nats import ProcessExecutor
+pool = ProcessExecutor("p", max_workers=1, spares=0)
+
+@pool
+def fact(n): return 1 if n < 2 else n * fact.call(n - 1)
+
+@pool
+async def later(n): return (await fact(n), os.getpid())
+
+@pool
+def items(n): yield from range(n)
+
+async def main():
+    value, pid = await later(5)
+    assert pid != os.getpid()
+    assert [x async for x in items.stream(3)] == [0, 1, 2]
+    assert [x async for x in pool(lambda x: x * 2).map(range(3))] == [0, 2, 4]
+    print(value, await fact(3))
+
+if sys.argv[1] == "asyncio":
+    asyncio.run(main())
+elif sys.argv[1] == "trio":
+    import trio
+    trio.run(main)
+else:
+    print(fact.call(5), fact.call(3))
+"""
+
+
+@pytest.mark.parametrize("how", ["asyncio", "trio", "thread"])
+def test_a_script_without_a_main_guard_that_closes_nothing(how: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, how], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (run.stdout, run.stderr, run.returncode) == ("120 6\n", "", 0)
+
+
+@pytest.mark.anyio
+async def test_a_deadline_ends_the_call_and_the_pool_goes_on() -> None:
+    async with ProcessExecutor("p", max_workers=1) as pool:
+        with pytest.raises(CallTimeoutError):
+            with anyio.fail_after(20):
+                await pool(timeout=0.2)(lambda: all(i == 0 for i in iter(int, 1)))()
+        assert await pool.submit(os.getpid) != os.getpid()
+        assert pool.metrics["timed_out"] == 1
+
+
+def test_one_pool_for_several_event_loops_in_turn() -> None:
+    pool = ExecutorRegistry().executor(name="turns", max_workers=1, spares=0)
+    pids = {asyncio.run(pool.submit(os.getpid)) for _ in range(2)}
+    assert len(pids) == 2
