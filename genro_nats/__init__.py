@@ -108,11 +108,11 @@ _MODULES = {name: module for module, names in _ROOMS.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version  # noqa: PLC0415 - slow, and seldom asked for
+        from importlib.metadata import version
 
         value: Any = version("genro-nats")
     elif name in __all__:
-        from importlib import import_module  # noqa: PLC0415
+        from importlib import import_module
 
         value = getattr(import_module(f"genro_nats.{_MODULES.get(name, 'errors')}"), name)
     else:

@@ -16,7 +16,16 @@ from genro_nats.codec import values
 from genro_nats.codec.frame import MAX_NAME
 from genro_nats.errors import CodecError, FunctionNotFoundError
 
-__all__ = ["FunctionCache", "FunctionRef", "find_object", "importable", "label", "reference", "resolve", "unwrap"]
+__all__ = [
+    "FunctionCache",
+    "FunctionRef",
+    "find_object",
+    "importable",
+    "label",
+    "reference",
+    "resolve",
+    "unwrap",
+]
 
 TARGET: Final = "__genro_target__"
 

@@ -70,7 +70,7 @@ def caller_post() -> Callable[..., object]:
     Where no event loop runs, and once it has ended, ``post`` calls it on the spot or drops it.
     """
     if _in_trio():
-        import trio  # noqa: PLC0415 - only where trio runs
+        import trio
 
         return _dropping(trio.lowlevel.current_trio_token().run_sync_soon, trio.RunFinishedError)
     loop = running_loop()
@@ -147,7 +147,7 @@ class Signal:
                 self._remove(wake)
 
     async def _wait_trio(self) -> None:
-        import trio  # noqa: PLC0415 - only where trio runs
+        import trio
 
         event, token = trio.Event(), trio.lowlevel.current_trio_token()
 
@@ -224,7 +224,7 @@ class Spawned(Generic[T]):
         self._cancel = cancel
 
     def _start_trio(self, function: Callable[..., Awaitable[T]], args: tuple[Any, ...]) -> None:
-        import trio  # noqa: PLC0415 - only where trio runs
+        import trio
 
         scope, token = trio.CancelScope(), trio.lowlevel.current_trio_token()
 
@@ -264,7 +264,7 @@ async def within(seconds: float | None, what: str, function: Callable[..., Await
     """
     if seconds is None:
         return await function(*args)
-    import anyio  # noqa: PLC0415 - the import of the package is timed
+    import anyio
 
     with anyio.move_on_after(seconds) as scope:
         return await function(*args)

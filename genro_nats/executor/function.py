@@ -217,7 +217,7 @@ def _restored(
     options = CallOptions(timeout=timeout)
     if isinstance(found, Function) and found.executor.name == pool:
         return found._variant(options=options, prefix=prefix)
-    from genro_nats.executor.detached import DetachedExecutor  # noqa: PLC0415 - it is an executor, above this
+    from genro_nats.executor.detached import DetachedExecutor
 
     plain = unwrap(found)
     wrapper = CoroutineFunction if is_async(plain) else Function

@@ -105,7 +105,7 @@ def outcome_error(error: BaseException) -> BaseException:
     """What the caller gets for an error; one that would end a process comes as RemoteError, as from afar."""
     if isinstance(error, Exception | KeyboardInterrupt | GeneratorExit) or is_cancellation(error):
         return error
-    from genro_nats.codec.exceptions import dump_error, load_error  # noqa: PLC0415 - rare
+    from genro_nats.codec.exceptions import dump_error, load_error
 
     return load_error(dump_error(error))
 

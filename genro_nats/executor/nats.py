@@ -28,6 +28,6 @@ class NatsExecutor(HomedExecutor):
         return context.address == self.address
 
     def _make_engine(self) -> Engine:
-        from genro_nats.executor.nats_engine import NatsEngine  # noqa: PLC0415 - brings nats-py along
+        from genro_nats.executor.nats_engine import NatsEngine
 
         return NatsEngine(self.options, name=self.name)

@@ -313,7 +313,7 @@ class Pool(BaseExecutor):
             await self._end(wait, ended)
 
     async def _end(self, wait: bool, ended: Signal) -> None:
-        import anyio  # noqa: PLC0415 - the import of the package is timed
+        import anyio
 
         with anyio.CancelScope(shield=True):
             try:

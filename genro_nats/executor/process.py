@@ -38,7 +38,7 @@ class ProcessExecutor(HomedExecutor):
         return self._home is None and in_child()
 
     def _make_engine(self) -> Engine:
-        from genro_nats.executor.process_engine import ProcessEngine  # noqa: PLC0415 - the import is timed
+        from genro_nats.executor.process_engine import ProcessEngine
 
         return ProcessEngine(self.options, name=self.name, kind=self.kind, hints=list(self._modules))
 

@@ -89,7 +89,7 @@ class PoolService:
             options,
             name=options.subject,
             kind=kind,
-            address=f"{options.prefix}:{options.subject}",
+            address=f"{options.prefix}.{options.subject}",
             on_event=events,
         )
         self.children = ChildPool(plan)

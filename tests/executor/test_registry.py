@@ -108,7 +108,7 @@ async def test_all_are_started_and_shut_down_even_if_some_fail(registry: Executo
         async def _close(self, wait: bool) -> None:
             raise OSError("stuck")
 
-    registry.register_factory("broken", lambda name: Broken(name))
+    registry.register_factory("broken", Broken)
     pools = [
         registry.executor(kind, name=f"n{i}")
         for i, kind in enumerate(["broken", "thread", "broken", "inline"])

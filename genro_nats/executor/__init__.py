@@ -1,0 +1,1 @@
+"""Executors: every pool has one API, whatever runs its calls."""

@@ -1,0 +1,1 @@
+"""Pools in the homes of others: web frameworks."""
