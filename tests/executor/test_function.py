@@ -9,7 +9,7 @@ import pickle
 from typing import Any
 
 import anyio
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import pytest
 
 from genro_nats import (
