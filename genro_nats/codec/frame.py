@@ -125,6 +125,7 @@ class Frame:
 def chunks(frame: Frame) -> list[Buffer]:
     """The frame as pieces to be written one after the other; buffers are not copied."""
     buffers = frame.buffers
+    body = frame.body
     name = frame.name
     header = HEADER.pack(
         MAGIC,
@@ -136,12 +137,12 @@ def chunks(frame: Frame) -> list[Buffer]:
         len(buffers),
         frame.hops,
         frame.seconds,
-        len(frame.body),
+        size(body),
         frame.id,
     )
     if not buffers:
-        return [header, name, frame.meta, frame.body]
-    return [header, name, _table(buffers), frame.meta, frame.body, *buffers]
+        return [header, name, frame.meta, body] if frame.meta else [header, name, body]
+    return [header, name, _table(buffers), frame.meta, body, *buffers]
 
 
 def _table(buffers: Sequence[Buffer]) -> bytes:
