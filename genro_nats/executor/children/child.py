@@ -52,6 +52,7 @@ class Child:
         self.retiring = False
         self.ready = False
         self.ended = False
+        self.buried = False
         self.exit_status: int | None = None
         self.doomed: Work | None = None
         self._max_tasks = max_tasks

@@ -207,7 +207,12 @@ class Roster:
 
     def _bury(self, child: Child) -> None:
         """Both its pipe and its process have ended, or enough time has passed since."""
+        if child.buried:
+            return
+        child.buried = True
         self.leaving.discard(child)
+        if child.exit_status is None:
+            self._spawner.kill(child.pid)  # it closed its pipe and lives on
         orphans, child.inflight = list(child.inflight.values()), {}
         child.close_tokens()
         error = _lost(child, orphans)
