@@ -219,6 +219,14 @@ class ChildPool:
             self._fail(work, error)
         self._drained.set()
 
+    def on_starved(self, error: Exception) -> None:
+        """There is no child, and none can be started: waiting calls would wait for ever."""
+        if self.roster.active:
+            return
+        works, self.queue = self.queue, deque()
+        for work in works:
+            self._fail(work, ExecutorError(f"The pool '{self.plan.name}' has no children left: {error}"))
+
     # -- ending what runs ---------------------------------------------------
 
     def _free(self, child: Child, work: Work) -> None:
