@@ -8,6 +8,8 @@ Each frame is preceded by its length as a big-endian Q whose top bit says
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import select
 import socket
 import struct
@@ -90,6 +92,7 @@ class PipeProtocol(asyncio.BufferedProtocol):
         self._parser = _Parser(on_frame)
         self._on_end = on_end
         self.transport: asyncio.Transport | None = None
+        self._broken: socket.socket | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
@@ -101,8 +104,21 @@ class PipeProtocol(asyncio.BufferedProtocol):
         self._parser.received(nbytes)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and self.transport is not None:
+            self._broken = self.transport.get_extra_info("socket")
         self.transport = None
         self._on_end()
+
+    def rescue(self) -> None:
+        """Read what the other end had still sent; to be called in ``on_end``.
+
+        A write that fails ends the connection with those frames unread.
+        """
+        broken, self._broken = self._broken, None
+        if broken is not None:
+            with contextlib.suppress(Exception):  # whatever broke it may be in those bytes
+                while count := os.readv(broken.fileno(), [self._parser.space()]):
+                    self._parser.received(count)
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Write one frame, given as its chunks; nothing happens once the other end is gone."""

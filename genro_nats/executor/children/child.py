@@ -133,7 +133,7 @@ class Child:
     def take_back(self) -> list[Work]:
         """The calls sent ahead that had not started, in their order; they are nobody's now."""
         behind = len(self.inflight) - 1
-        if behind <= 0 or not self.single:
+        if (behind <= 0 and not self._ahead) or not self.single:
             return []
         unsent, self._ahead = len(self._ahead), []
         taken = 0
@@ -179,6 +179,7 @@ class Child:
 
     def _ended(self) -> None:
         self.ended = True
+        self._protocol.rescue()
         self._on_end(self)
 
     def close_tokens(self) -> None:
