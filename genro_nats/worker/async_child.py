@@ -16,6 +16,7 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
+from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import PipeProtocol
@@ -76,7 +77,11 @@ class AsyncChild:
             self._control(running, frame)
 
     def _begin(self, frame: Frame) -> None:
-        call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+        try:
+            call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+        except DecodeError as error:
+            self._send(error_reply(frame, error, time.monotonic()))
+            return
         running = self._running[frame.id] = _Running(call)
         running.task = self._loop.create_task(self._run(frame, running))
 
