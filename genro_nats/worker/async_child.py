@@ -98,7 +98,8 @@ class AsyncChild:
         started = time.monotonic()
         try:
             value = await self._outcome(frame, running)
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised.error if isinstance(raised, _Exit) else raised
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
@@ -116,7 +117,7 @@ class AsyncChild:
         else:
             value = context.run(_apply, opened)
         if inspect.isawaitable(value):
-            return await self._loop.create_task(_await(value), context=context)
+            return await self._loop.create_task(_contained(value), context=context)
         return value
 
     async def _stream(self, frame: Frame, opened: Opened, context: Context, running: _Running) -> None:
@@ -124,7 +125,7 @@ class AsyncChild:
             gate = running.gate
             assert isinstance(gate, AsyncGate)
             items = context.run(_apply, opened)
-            await self._loop.create_task(self._pump(frame, items, gate), context=context)
+            await self._loop.create_task(_contained(self._pump(frame, items, gate)), context=context)
             return
         thread_gate = running.gate = ThreadGate()
         await self._loop.run_in_executor(
@@ -159,5 +160,15 @@ def _apply(opened: Opened) -> Any:
     return opened.function(*opened.args, **opened.kwargs)
 
 
-async def _await(value: Any) -> Any:
-    return await value
+class _Exit(Exception):
+    """Carries a SystemExit or KeyboardInterrupt, which would end the loop and every call in it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _contained(value: Any) -> Any:
+    try:
+        return await value
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _Exit(error) from None
