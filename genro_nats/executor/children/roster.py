@@ -135,7 +135,7 @@ class Roster:
         self._closed = True
         self._spawner.abandon()
         children = self.children
-        if not self._loop.is_closed():
+        if children and not self._loop.is_closed():
             for task in self._tasks:
                 task.cancel()
             for child in children:
