@@ -43,6 +43,7 @@ log: Final = logging.getLogger("genro_nats.executor")
 SILENCE: Final = 5.0  # seconds without a beat after which a worker counts as lost
 _WATCH: Final = 0.5  # seconds between two looks for silence
 _GRACE: Final = 5.0  # seconds after a reconnect in which workers may still be on their way back
+_PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _ACK_DELAY: Final = 0.1  # seconds for which acknowledgements are collected
 _ACK_BYTES: Final = 64 * 1024  # a larger reply is acknowledged at once: it is held in memory until then
@@ -200,13 +201,16 @@ class NatsEngine:
                 try:
                     await self._connection.publish(self._subjects.call, pending.data, reply)
                 except ConnectionLostError:
-                    continue  # nothing was sent
+                    await asyncio.sleep(_PAUSE)  # nothing was sent; the loss is not yet noticed everywhere
+                    continue
                 pending.heard = self._loop.time()
                 return
             up = self._loop.create_task(self._connection.up.wait())
             waits: list[asyncio.Future[Any]] = [up, pending.outcome]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            up.cancel()
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                up.cancel()
 
     async def _again(self, pending: _Pending, delay: float) -> None:
         """Send a call again that was not started."""

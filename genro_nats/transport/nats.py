@@ -33,6 +33,7 @@ _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
+_MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
 class Message(NamedTuple):
@@ -42,6 +43,17 @@ class Message(NamedTuple):
     reply: str
     data: bytes
     status: str
+
+
+class _Client(Client):
+    """A client that a message with undecodable bytes in its subjects does not make deaf."""
+
+    def _build_message(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._build_message(*args, **kwargs)
+        except UnicodeDecodeError:
+            log.warning("a message whose subjects are not UTF-8 was dropped")
+            return None
 
 
 class Subscription:
@@ -132,7 +144,7 @@ class Connection:
 
     async def _connect(self, target: Target) -> None:
         """One attempt: connect, subscribe to all, and be up."""
-        client = Client()
+        client = _Client()
         self._last_error = None
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
@@ -245,6 +257,13 @@ class Connection:
             ConnectionLostError: there is no server now.
         """
         client = self._client
+        if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
+            raise PayloadTooLargeError(
+                f"A subject and reply subject of {len(subject)} and {len(reply)} characters; "
+                f"1 to {_MAX_SUBJECTS} together is what the NATS server takes.",
+                size=len(subject) + len(reply),
+                limit=_MAX_SUBJECTS,
+            )
         if len(data) > self.max_payload:
             raise PayloadTooLargeError(
                 f"A message of {len(data):,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",

@@ -16,6 +16,7 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
+from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import Pipe
@@ -73,7 +74,11 @@ class AsyncChild:
             self._control(running, frame)
 
     def _begin(self, frame: Frame) -> None:
-        call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+        try:
+            call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+        except DecodeError as error:
+            self._send(error_reply(frame, error, time.monotonic()))
+            return
         running = self._running[frame.id] = _Running(call)
         running.task = self._loop.create_task(self._run(frame, running))
 
@@ -90,7 +95,8 @@ class AsyncChild:
         started = time.monotonic()
         try:
             value = await self._outcome(frame, running)
-        except BaseException as error:
+        except BaseException as raised:
+            error = raised.error if isinstance(raised, _Exit) else raised
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
@@ -108,7 +114,7 @@ class AsyncChild:
         else:
             value = context.run(_apply, opened)
         if inspect.isawaitable(value):
-            return await self._loop.create_task(_await(value), context=context)
+            return await self._loop.create_task(_contained(value), context=context)
         return value
 
     async def _stream(self, frame: Frame, opened: Opened, context: Context, running: _Running) -> None:
@@ -116,7 +122,7 @@ class AsyncChild:
             gate = running.gate
             assert isinstance(gate, AsyncGate)
             items = context.run(_apply, opened)
-            await self._loop.create_task(self._pump(frame, items, gate), context=context)
+            await self._loop.create_task(_contained(self._pump(frame, items, gate)), context=context)
             return
         thread_gate = running.gate = ThreadGate()
         await self._loop.run_in_executor(
@@ -151,5 +157,15 @@ def _apply(opened: Opened) -> Any:
     return opened.function(*opened.args, **opened.kwargs)
 
 
-async def _await(value: Any) -> Any:
-    return await value
+class _Exit(Exception):
+    """Carries a SystemExit or KeyboardInterrupt, which would end the loop and every call in it."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+async def _contained(value: Any) -> Any:
+    try:
+        return await value
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise _Exit(error) from None

@@ -64,8 +64,8 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
 
 
 def describe(frame: Frame, pool: str, address: str, send: Callable[[list[Buffer]], None]) -> CallContext:
-    """What ``current_call()`` shows while this frame's call runs."""
-    meta = json.loads(frame.meta) if frame.meta else {}
+    """What ``current_call()`` shows while this frame's call runs. Raises DecodeError."""
+    trace_id = _trace_id(frame.meta) if frame.meta else ""
     call_id = frame.id
     listener = None
     if frame.flags & Flag.PROGRESS:
@@ -75,7 +75,7 @@ def describe(frame: Frame, pool: str, address: str, send: Callable[[list[Buffer]
 
     return CallContext(
         call_id.hex(),
-        trace_id=meta.get("trace", ""),
+        trace_id=trace_id,
         pool=pool,
         address=address,
         function=frame.name.decode(errors="replace"),
@@ -84,11 +84,22 @@ def describe(frame: Frame, pool: str, address: str, send: Callable[[list[Buffer]
     )
 
 
+def _trace_id(meta: bytes) -> str:
+    try:
+        return str(json.loads(meta).get("trace", ""))
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise DecodeError(f"A call's meta is no JSON object: {error}") from error
+
+
 def enter(call: CallContext, carried: list[tuple[str, Any]]) -> Context:
     """A context in which the call is the running one and the carried variables are set."""
     context = copy_context()
     context.run(running_call.set, call)
-    for name, value in carried:
+    try:
+        pairs = [(str(name), value) for name, value in carried]
+    except (TypeError, ValueError) as error:
+        raise DecodeError("A call's carried variables are not packed as expected.") from error
+    for name, value in pairs:
         context.run(_find_variable(name).set, value)
     return context
 
@@ -108,6 +119,8 @@ def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> lis
         name = frame.name.decode(errors="replace")
         wrapped = CodecError(f"The result of {name} can't be sent back: {error}", function=name)
         return error_reply(frame, wrapped, started, flags)
+    except BaseException as error:  # a __reduce__ may raise anything
+        return error_reply(frame, error, started, flags)
     seconds = time.monotonic() - started
     return chunks(Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from math import inf
+from math import inf, isnan
 from typing import Any, Final
 
 from genro_nats.codec.exceptions import dump_error
@@ -25,7 +25,7 @@ from genro_nats.codec.frame import (
     name_of,
 )
 from genro_nats.config import PoolOptions
-from genro_nats.errors import CodecError, DecodeError, ExecutorError, PayloadTooLargeError
+from genro_nats.errors import CodecError, DecodeError, ExecutorError, PayloadTooLargeError, WorkerLostError
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.work import Work
@@ -43,6 +43,7 @@ BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
 _MAX_BYTES: Final = 1 << 30  # of those calls together
 _IDS: Final = 2048  # call ids in one message at most
+_MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
 
 
@@ -141,9 +142,10 @@ class PoolService:
             await asyncio.sleep(0.01)
 
     async def aclose(self) -> None:
-        """End the children; whoever still waits is told."""
+        """End the children; what had not started moves on, who still waits for the rest is told."""
+        self._bounce()
         await self.children.aclose(
-            ExecutorError(f"The worker of {self.subject!r} was shut down while it ran the call.")
+            WorkerLostError(f"The worker of {self.subject!r} was shut down while it ran the call.")
         )
 
     def facts(self) -> dict[str, Any]:
@@ -157,6 +159,10 @@ class PoolService:
             head = check(message.data)
             if head.kind != FrameKind.CALL:
                 raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
+            if isnan(head.seconds):
+                raise DecodeError("A call whose time left is not a number.", id=head.id)
+            if message.reply.rpartition(".")[2] != head.id.hex():
+                raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
         except DecodeError as error:
             self._reject(message, error)
             return
@@ -239,6 +245,8 @@ class PoolService:
             for id in _ids(frame):
                 self._retention.drop(id)
         elif frame.kind == FrameKind.CREDIT:
+            if not 0 < frame.seconds <= _MAX_CREDIT:
+                raise DecodeError(f"A credit of {frame.seconds} items.", id=frame.id)
             if (work := self._works.get(frame.id)) is not None:
                 self.children.control(work, frame)
         elif frame.kind == FrameKind.CANCEL:

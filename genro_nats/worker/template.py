@@ -6,6 +6,7 @@ an inherited socket. Over it come JSON lines, some with descriptors beside::
     {"start": {"path": [...], "imports": [...]}}   first; answered {"ready": true}
                                                    or {"failed": text}
     {"spawn": N, "setup": {...}} + pipe, tokens    answered {"spawned": N, "pid": P}
+                                                   or {"refused": N, "error": text}
     {"kill": P}                                    SIGKILL to a child not yet reaped
 
 and ``{"exited": P, "status": S}`` goes back for each child that ended (S as
@@ -82,11 +83,15 @@ class Template:
         if "spawn" in command:
             pipe, tokens = self._fds[:2]
             del self._fds[:2]
-            pid = self._spawn(pipe, tokens, command["setup"])
-            self._children.add(pid)
+            try:
+                pid = self._spawn(pipe, tokens, command["setup"])
+            except OSError as error:  # too many processes, too little memory
+                self._tell(refused=command["spawn"], error=str(error))
+            else:
+                self._children.add(pid)
+                self._tell(spawned=command["spawn"], pid=pid)
             os.close(pipe)
             os.close(tokens)
-            self._tell(spawned=command["spawn"], pid=pid)
         elif "kill" in command:
             if command["kill"] in self._children:
                 os.kill(command["kill"], signal.SIGKILL)

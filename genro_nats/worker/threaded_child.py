@@ -16,7 +16,7 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
-from genro_nats.errors import CallTimeoutError
+from genro_nats.errors import CallTimeoutError, DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import BlockingPipe
@@ -50,7 +50,11 @@ class ThreadedChild:
                 self._control(frame)
 
     def _begin(self, frame: Frame) -> None:
-        call = describe(frame, self._setup.pool, self._setup.address, self._send)
+        try:
+            call = describe(frame, self._setup.pool, self._setup.address, self._send)
+        except DecodeError as error:
+            self._send(error_reply(frame, error, time.monotonic()))
+            return
         gate = ThreadGate()
         self._running[frame.id] = (call, gate)
         self._threads.submit(self._run, frame, call, gate)

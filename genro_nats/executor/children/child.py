@@ -52,6 +52,7 @@ class Child:
         self.retiring = False
         self.ready = False
         self.ended = False
+        self.buried = False
         self.exit_status: int | None = None
         self.doomed: Work | None = None
         self._max_tasks = max_tasks
@@ -131,7 +132,7 @@ class Child:
     def take_back(self) -> list[Work]:
         """The calls sent ahead that had not started, in their order; they are nobody's now."""
         behind = len(self.inflight) - 1
-        if behind <= 0 or not self.single:
+        if (behind <= 0 and not self._ahead) or not self.single:
             return []
         unsent, self._ahead = len(self._ahead), []
         taken = 0

@@ -204,9 +204,9 @@ class ChildPool:
         """A child has finished a call: what now?"""
         if not child.ready:
             return
-        if child.doomed is not None:
-            self._end_doomed(child, child.doomed)
-        elif child.retiring:
+        if child.doomed is not None and self._still_doomed(child):
+            return
+        if child.retiring:
             self.roster.let_go(child)
         elif flags & Flag.RETIRE or child.worn_out:
             self.roster.retire(child)
@@ -219,32 +219,37 @@ class ChildPool:
             self._fail(work, error)
         self._drained.set()
 
+    def on_starved(self, error: Exception) -> None:
+        """There is no child, and none can be started: waiting calls would wait for ever."""
+        if self.roster.active:
+            return
+        works, self.queue = self.queue, deque()
+        for work in works:
+            self._fail(work, ExecutorError(f"The pool '{self.plan.name}' has no children left: {error}"))
+
     # -- ending what runs ---------------------------------------------------
 
     def _free(self, child: Child, work: Work) -> None:
         """Free a single-threaded child from a call whose caller has gone."""
-        behind = len(child.inflight) - 1
-        back = child.take_back()
-        self.on_unstarted(back)
+        self.on_unstarted(child.take_back())
         if work.id not in child.inflight:
             self.on_capacity()
-        elif len(back) < behind or child.head is not work:
+        elif len(child.inflight) > 1:
             # It has gone on past the call at the head, whose reply is under way.
             child.doomed = work
         else:
             self.roster.kill(child)
 
-    def _end_doomed(self, child: Child, doomed: Work) -> None:
-        if doomed.id not in child.inflight:
+    def _still_doomed(self, child: Child) -> bool:
+        """Does it hold calls whose callers have gone? It is ended once it holds nothing else."""
+        gone = any(work.done for work in child.inflight.values())
+        if not gone:
             child.doomed = None
-            if child.retiring:
-                self.roster.let_go(child)
-            else:
-                self._refill(child)
-        elif child.single and child.head is doomed:
-            self.roster.kill(child)
         elif not child.single:
             self.roster.let_go(child)
+        elif len(child.inflight) == 1:
+            self.roster.kill(child)
+        return gone
 
     def _insist(self, child: Child, work: Work) -> None:
         """A shared child did not end a call it was asked to: replace it, once its neighbours are done."""

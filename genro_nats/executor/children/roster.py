@@ -28,6 +28,7 @@ log: Final = logging.getLogger("genro_nats.children")
 
 _EXIT_NOTICE: Final = 1.0  # seconds to wait for a dead child's exit status before its calls end without it
 _CLOSE_TIMEOUT: Final = 2.0  # seconds for idle children to leave
+_PATIENCE: Final = 3  # failed starts in a row before calls stop waiting for a child
 _BACKOFF: Final = (0.1, 10.0)  # seconds, first and last, between attempts to start a child that fails
 
 
@@ -63,6 +64,7 @@ class Listener(Protocol):
     def on_capacity(self) -> None: ...
     def on_unstarted(self, works: Sequence[Work]) -> None: ...
     def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None: ...
+    def on_starved(self, error: Exception) -> None: ...
 
 
 class Roster:
@@ -132,7 +134,13 @@ class Roster:
         """Kill everything at once, for an owner whose event loop is gone."""
         self._closed = True
         self._spawner.abandon()
-        for child in self.children:
+        children = self.children
+        if children and not self._loop.is_closed():
+            for task in self._tasks:
+                task.cancel()
+            for child in children:
+                child.close()
+        for child in children:
             child.close_tokens()
 
     # -- one child ----------------------------------------------------------
@@ -207,7 +215,12 @@ class Roster:
 
     def _bury(self, child: Child) -> None:
         """Both its pipe and its process have ended, or enough time has passed since."""
+        if child.buried:
+            return
+        child.buried = True
         self.leaving.discard(child)
+        if child.exit_status is None:
+            self._spawner.kill(child.pid)  # it closed its pipe and lives on
         orphans, child.inflight = list(child.inflight.values()), {}
         child.close_tokens()
         error = _lost(child, orphans)
@@ -289,6 +302,8 @@ class Roster:
             except Exception as error:
                 log.error("pool %s: a child can't be started: %s", self.plan.name, error)
                 self.plan.on_event("child.failed", error=str(error), failures=self._failures + 1)
+                if not self.active and self._failures >= _PATIENCE:
+                    self._listener.on_starved(error)
                 await asyncio.sleep(min(last, first * 2 ** min(self._failures, 10)))
                 self._failures += 1
             else:
@@ -306,13 +321,19 @@ class Roster:
         log.error("pool %s: the template process ended; starting another", self.plan.name)
         self.plan.on_event("template.lost")
         self._spawner = self._new_spawner()
-        self._background(self._restart_spawner(self._spawner))
+        self._background(self._restart_spawner())
 
-    async def _restart_spawner(self, spawner: Spawner) -> None:
-        try:
-            await spawner.start(self.plan.start_timeout)
-        except ExecutorError as error:
-            log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
+    async def _restart_spawner(self) -> None:
+        first, last = _BACKOFF
+        for attempt in range(1 << 30):
+            try:
+                await self._spawner.start(self.plan.start_timeout)
+                return
+            except (ExecutorError, OSError) as error:
+                log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
+                self._listener.on_starved(error)
+            await asyncio.sleep(min(last, first * 2 ** min(attempt, 10)))
+            self._spawner = self._new_spawner()
 
 
 def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:

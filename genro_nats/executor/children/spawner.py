@@ -34,6 +34,8 @@ class Spawner:
         self._number = 0
         self._rest = b""
         self._closed = False
+        self._begun = False
+        self._settled = asyncio.Event()  # it has started, or never will
 
     async def start(self, timeout: float) -> None:
         """Start the template and wait until it has imported what was asked.
@@ -43,6 +45,7 @@ class Spawner:
             ExecutorError: the template ended, or ``timeout`` (seconds) passed.
         """
         self._loop = asyncio.get_running_loop()
+        self._begun = True
         self._control, theirs = socket.socketpair()
         command = [sys.executable, "-m", "genro_nats.worker.template", str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
@@ -54,6 +57,7 @@ class Spawner:
         try:
             async with asyncio.timeout(timeout):
                 await self._ready
+            self._settled.set()
         except BaseException as error:
             await self.aclose()
             if isinstance(error, TimeoutError):
@@ -68,7 +72,11 @@ class Spawner:
         """A new child that owns ``pipe`` and ``tokens`` (read end); its pid.
 
         ``on_exit(status)`` is called once it has ended; negative: the signal.
+        Waits while the template is being started; raises ExecutorError when it has ended.
         """
+        await self._settled.wait()
+        if self._closed:
+            raise ExecutorError("The process that starts children has ended.")
         self._number += 1
         future = self._spawning[self._number] = self._loop.create_future()
         self._tell({"spawn": self._number, "setup": asdict(setup)}, [pipe.fileno(), tokens])
@@ -81,14 +89,17 @@ class Spawner:
 
     def kill(self, pid: int) -> None:
         """SIGKILL a child; nothing happens to one that has already ended."""
-        if not self._closed:
+        if self._begun and not self._closed:
             self._tell({"kill": pid})
 
     async def aclose(self) -> None:
         """End the template, and with it every child that is left."""
-        if self._closed:
+        if self._closed or not self._begun:
+            self._closed = True
+            self._settled.set()
             return
         self._closed = True
+        self._settled.set()
         self._loop.remove_reader(self._control.fileno())
         self._control.close()
         self._fail(ExecutorError("The pool is closing."))
@@ -96,7 +107,11 @@ class Spawner:
 
     def abandon(self) -> None:
         """As ``aclose`` without waiting, for an owner whose event loop is gone."""
+        if self._closed or not self._begun:
+            return
         self._closed = True
+        if not self._loop.is_closed():
+            self._loop.remove_reader(self._control.fileno())
         self._control.close()
         self._process.kill()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -133,6 +148,10 @@ class Spawner:
             future = self._spawning.pop(message["spawned"])
             if not future.done():
                 future.set_result(message["pid"])
+        elif "refused" in message:
+            future = self._spawning.pop(message["refused"])
+            if not future.done():
+                future.set_exception(ExecutorError(f"A child can't be started: {message['error']}"))
         elif "exited" in message:
             on_exit = self._exits.pop(message["exited"], None)
             if on_exit is None:
@@ -151,10 +170,14 @@ class Spawner:
     def _lost(self) -> None:
         self._loop.remove_reader(self._control.fileno())
         self._closed = True
+        started = self._settled.is_set()
+        self._settled.set()
         self._control.close()
-        status = self._process.poll()
+        self._process.kill()
+        status = self._process.wait()
         self._fail(ExecutorError(f"The process that starts children ended unexpectedly (status {status})."))
-        self._on_lost()
+        if started:  # else who waits for the start is told
+            self._on_lost()
         exits, self._exits = self._exits, {}
         for on_exit in exits.values():
             on_exit(-9)  # the kernel kills children together with their template
