@@ -1,0 +1,130 @@
+"""Scenario ``calls``: one at a time, many in flight, and large values, on all systems in turns."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Final
+
+from genro_nats.bench.ground import bench_server
+from genro_nats.bench.plan import BIG, LANES, Plan
+from genro_nats.bench.progress import Progress
+from genro_nats.bench.stats import median, percentile
+from genro_nats.bench.systems import Caller, open_systems
+from genro_nats.errors import ExecutorError
+from genro_nats.server import EmbeddedServer
+
+__all__ = ["SystemFigures", "measure_calls"]
+
+_SMALL: Final = b"x"
+_SECONDS: Final = 1.5  # that one round of calls in flight should take at most
+_FEWEST: Final = 2_000
+
+
+@dataclass(slots=True)
+class SystemFigures:
+    """One system, one figure per round: seconds, but ``rate`` is calls per second.
+
+    ``in_flight``: how many calls each round's ``rate`` comes from.
+    """
+
+    name: str
+    in_flight: int = 0
+    p50: list[float] = field(default_factory=list)
+    p99: list[float] = field(default_factory=list)
+    rate: list[float] = field(default_factory=list)
+    big: list[float] = field(default_factory=list)
+
+    def middle(self, figure: str) -> float:
+        """The median over the rounds."""
+        rounds: list[float] = getattr(self, figure)
+        return median(rounds)
+
+
+def measure_calls(plan: Plan, progress: Progress) -> list[SystemFigures]:
+    """The figures of every system.
+
+    Raises:
+        ExecutorError: a system gave back another value than it got.
+    """
+    with bench_server() as server:
+        return asyncio.run(_measure(plan, progress, server))
+
+
+async def _measure(plan: Plan, progress: Progress, server: EmbeddedServer) -> list[SystemFigures]:
+    async with AsyncExitStack() as stack:
+        progress("calls: starting all systems")
+        systems = await open_systems(stack, server)
+        figures = {name: SystemFigures(name) for name in systems}
+        for name, call in systems.items():
+            progress(f"calls: warming up {name}")
+            figures[name].in_flight = await _warm_up(call, plan)
+        names = list(systems)
+        for number in range(plan.rounds):
+            # Each round begins with another system, so that none always follows the same.
+            at = number * 3 % len(names)
+            for name in names[at:] + names[:at]:
+                progress(f"calls: round {number + 1} of {plan.rounds}, {name}")
+                await _one_round(systems[name], figures[name], plan)
+        return list(figures.values())
+
+
+async def _warm_up(call: Caller, plan: Plan) -> int:
+    """How many calls in flight a round may have to end in a bearable time."""
+    for _ in range(20):
+        await call(_SMALL)
+    await _rate(call, 500)
+    await _big(call)
+    rate = await _rate(call, 1_000)
+    return min(plan.in_flight, max(_FEWEST, round(rate * _SECONDS / LANES) * LANES))
+
+
+async def _one_round(call: Caller, figures: SystemFigures, plan: Plan) -> None:
+    gc.collect()
+    times = await _one_at_a_time(call, plan.sequential)
+    figures.p50.append(median(times))
+    figures.p99.append(percentile(times, 0.99))
+    gc.collect()
+    figures.rate.append(await _rate(call, figures.in_flight))
+    gc.collect()
+    figures.big.append(median([await _big(call) for _ in range(plan.big_echoes)]))
+
+
+async def _one_at_a_time(call: Caller, count: int) -> list[float]:
+    times = []
+    for _ in range(count):
+        begin = perf_counter()
+        await call(_SMALL)
+        times.append(perf_counter() - begin)
+    return times
+
+
+async def _rate(call: Caller, count: int) -> float:
+    answered = 0
+
+    async def lane() -> None:
+        nonlocal answered
+        for _ in range(count // LANES):
+            if await call(_SMALL) == _SMALL:
+                answered += 1
+
+    begin = perf_counter()
+    await asyncio.gather(*(lane() for _ in range(LANES)))
+    elapsed = perf_counter() - begin
+    expected = count // LANES * LANES
+    if answered != expected:
+        raise ExecutorError(f"{expected - answered} of {expected} calls gave back another value.")
+    return expected / elapsed
+
+
+async def _big(call: Caller) -> float:
+    data = bytes(BIG)
+    begin = perf_counter()
+    answer = await call(data)
+    elapsed = perf_counter() - begin
+    if len(answer) != BIG:
+        raise ExecutorError(f"{len(answer)} bytes came back for {BIG}.")
+    return elapsed
