@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rounds",
         type=_rounds,
         metavar="N",
-        help="rounds over all systems; figures are medians over them (default: 5)",
+        help="rounds over all systems; figures are medians over them (default: 7)",
     )
     parser.add_argument(
         "--quick", action="store_true", help="half a minute: shows that all works, its figures mean little"

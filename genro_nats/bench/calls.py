@@ -20,6 +20,7 @@ from genro_nats.server import EmbeddedServer
 __all__ = ["SystemFigures", "measure_calls"]
 
 _SMALL: Final = b"x"
+_LARGE: Final = b"x" * BIG
 _SECONDS: Final = 1.5  # that one round of calls in flight should take at most
 _FEWEST: Final = 2_000
 
@@ -66,9 +67,9 @@ async def _measure(plan: Plan, progress: Progress, server: EmbeddedServer) -> li
         for number in range(plan.rounds):
             # Each round begins with another system, so that none always follows the same.
             at = number * 3 % len(names)
-            for name in names[at:] + names[:at]:
-                progress(f"calls: round {number + 1} of {plan.rounds}, {name}")
-                await _one_round(systems[name], figures[name], plan)
+            turn = [(systems[name], figures[name]) for name in names[at:] + names[:at]]
+            progress(f"calls: round {number + 1} of {plan.rounds}")
+            await _one_round(turn, plan)
         return list(figures.values())
 
 
@@ -82,15 +83,19 @@ async def _warm_up(call: Caller, plan: Plan) -> int:
     return min(plan.in_flight, max(_FEWEST, round(rate * _SECONDS / LANES) * LANES))
 
 
-async def _one_round(call: Caller, figures: SystemFigures, plan: Plan) -> None:
-    gc.collect()
-    times = await _one_at_a_time(call, plan.sequential)
-    figures.p50.append(median(times))
-    figures.p99.append(percentile(times, 0.99))
-    gc.collect()
-    figures.rate.append(await _rate(call, figures.in_flight))
-    gc.collect()
-    figures.big.append(median([await _big(call) for _ in range(plan.big_echoes)]))
+async def _one_round(systems: list[tuple[Caller, SystemFigures]], plan: Plan) -> None:
+    # Figure by figure, so that what is compared is measured within a second or few.
+    for call, figures in systems:
+        gc.collect()
+        times = await _one_at_a_time(call, plan.sequential)
+        figures.p50.append(median(times))
+        figures.p99.append(percentile(times, 0.99))
+    for call, figures in systems:
+        gc.collect()
+        figures.rate.append(await _rate(call, figures.in_flight))
+    for call, figures in systems:
+        gc.collect()
+        figures.big.append(median([await _big(call) for _ in range(plan.big_echoes)]))
 
 
 async def _one_at_a_time(call: Caller, count: int) -> list[float]:
@@ -121,10 +126,10 @@ async def _rate(call: Caller, count: int) -> float:
 
 
 async def _big(call: Caller) -> float:
-    data = bytes(BIG)
+    data = _LARGE
     begin = perf_counter()
     answer = await call(data)
     elapsed = perf_counter() - begin
-    if len(answer) != BIG:
+    if len(answer) != BIG or answer[-1] != data[-1]:
         raise ExecutorError(f"{len(answer)} bytes came back for {BIG}.")
     return elapsed

@@ -17,7 +17,7 @@ class Plan:
     """Numbers of calls and repetitions; durations are seconds."""
 
     quick: bool = False
-    rounds: int = 5
+    rounds: int = 7
     sequential: int = 500
     in_flight: int = 10_000
     big_echoes: int = 7
@@ -34,7 +34,7 @@ class Plan:
     def of(cls, *, quick: bool, rounds: int | None) -> Self:
         """The default run, or one of half a minute whose figures only show that all works."""
         if not quick:
-            return cls(rounds=rounds or 5)
+            return cls(rounds=rounds or 7)
         return cls(
             quick=True,
             rounds=rounds or 1,

@@ -63,7 +63,7 @@ def _measure(plan: Plan, kind: str, functions: int) -> ScheduleFigures:
     for repetition in range(plan.repeats):
         submitted, runs = _one_run(plan, kind, functions, _SEED + repetition)
         makespans.append(max(run.end for run in runs) - submitted)
-        waits += [wait for _, wait in held_back(runs, submitted, TOLERANCE)]
+        waits += [wait for _, wait in held_back(runs, submitted, TOLERANCE, CHILDREN)]
     best = best_makespan(_durations(plan), CHILDREN)
     return ScheduleFigures(kind, functions, makespans, best, len(waits), max(waits, default=0.0))
 
@@ -99,7 +99,7 @@ async def _submit(
             *(long(seconds) if seconds == long_seconds else short(seconds) for seconds in durations)
         )
     runs = [
-        Run(*interval, seconds == long_seconds)
-        for seconds, interval in zip(durations, intervals, strict=True)
+        Run(pid, start, end, seconds == long_seconds)
+        for seconds, (pid, start, end) in zip(durations, intervals, strict=True)
     ]
     return submitted, runs

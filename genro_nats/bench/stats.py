@@ -54,15 +54,18 @@ def overlap(one: Interval, other: Interval) -> float:
     return max(0.0, min(one[1], other[1]) - max(one[0], other[0]))
 
 
-def held_back(runs: Sequence[Run], submitted: float, tolerance: float) -> list[tuple[Run, float]]:
+def held_back(
+    runs: Sequence[Run], submitted: float, tolerance: float, processes: int
+) -> list[tuple[Run, float]]:
     """Short calls that waited while their own process ran a long one and another had nothing to do.
 
     Each with the longest such wait in seconds; those up to ``tolerance`` are the way of a
-    call to an idle process, no wait.
+    call to an idle process, no wait. Of ``processes``, those that ran nothing were idle throughout.
     """
     by_pid: dict[int, list[Run]] = {}
     for run in runs:
         by_pid.setdefault(run.pid, []).append(run)
+    by_pid.update({-unused: [] for unused in range(1, processes - len(by_pid) + 1)})
     found = []
     for short in (run for run in runs if not run.long):
         ahead = [run for run in by_pid[short.pid] if run.long and run.start < short.start]
