@@ -23,6 +23,8 @@ _SMALL: Final = b"x"
 _LARGE: Final = b"x" * BIG
 _SECONDS: Final = 1.5  # that one round of calls in flight should take at most
 _FEWEST: Final = 2_000
+_SLICE: Final = 50  # calls one at a time before the next system's turn
+_WAKING: Final = 10
 
 
 @dataclass(slots=True)
@@ -84,23 +86,29 @@ async def _warm_up(call: Caller, plan: Plan) -> int:
 
 
 async def _one_round(systems: list[tuple[Caller, SystemFigures]], plan: Plan) -> None:
-    # Figure by figure, so that what is compared is measured within a second or few.
-    for call, figures in systems:
-        gc.collect()
-        times = await _one_at_a_time(call, plan.sequential)
-        figures.p50.append(median(times))
-        figures.p99.append(percentile(times, 0.99))
+    # What is compared is measured close in time: other programs' load comes and goes in seconds.
+    times: list[list[float]] = [[] for _ in systems]
+    gc.collect()
+    for _ in range(plan.sequential // _SLICE):
+        for (call, _), found in zip(systems, times, strict=True):
+            found.extend(await _one_at_a_time(call))
+    for (_, figures), found in zip(systems, times, strict=True):
+        figures.p50.append(median(found))
+        figures.p99.append(percentile(found, 0.99))
     for call, figures in systems:
         gc.collect()
         figures.rate.append(await _rate(call, figures.in_flight))
-    for call, figures in systems:
-        gc.collect()
-        figures.big.append(median([await _big(call) for _ in range(plan.big_echoes)]))
+    large = [[await _big(call) for call, _ in systems] for _ in range(plan.big_echoes)]
+    for (_, figures), *found in zip(systems, *large, strict=True):
+        figures.big.append(median(found))
 
 
-async def _one_at_a_time(call: Caller, count: int) -> list[float]:
+async def _one_at_a_time(call: Caller) -> list[float]:
+    """Seconds of each call of a slice, once the system's processes are awake again."""
+    for _ in range(_WAKING):
+        await call(_SMALL)
     times = []
-    for _ in range(count):
+    for _ in range(_SLICE):
         begin = perf_counter()
         await call(_SMALL)
         times.append(perf_counter() - begin)
@@ -126,10 +134,9 @@ async def _rate(call: Caller, count: int) -> float:
 
 
 async def _big(call: Caller) -> float:
-    data = _LARGE
     begin = perf_counter()
-    answer = await call(data)
+    answer = await call(_LARGE)
     elapsed = perf_counter() - begin
-    if len(answer) != BIG or answer[-1] != data[-1]:
+    if len(answer) != BIG or answer[-1] != _LARGE[-1]:
         raise ExecutorError(f"{len(answer)} bytes came back for {BIG}.")
     return elapsed

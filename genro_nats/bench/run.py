@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from time import perf_counter
 
@@ -43,7 +44,7 @@ def run_bench(args: argparse.Namespace) -> int:
     show_verdicts(found)
     if args.quick:
         sys.stdout.write("\nA quick run shows that all works; its figures mean little.\n")
-    sys.stdout.write(f"\n{perf_counter() - begin:.0f} s\n")
+    sys.stdout.write(f"\n{perf_counter() - begin:.0f} s, load average now {os.getloadavg()[0]:.2f}\n")
     if args.json is not None:
         args.json.write_text(json.dumps(as_json(machine, plan, results, found), indent=2) + "\n")
     return 1 if args.check and not all(it.passed for it in found) else 0
