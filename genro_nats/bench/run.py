@@ -6,13 +6,14 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from time import perf_counter
 
 from genro_nats.bench.calls import measure_calls
 from genro_nats.bench.idle import measure_idle
 from genro_nats.bench.importing import measure_import
 from genro_nats.bench.inflight import measure_inflight
-from genro_nats.bench.limits import Results, verdicts
+from genro_nats.bench.limits import Results, Verdict, verdicts
 from genro_nats.bench.machine import Machine
 from genro_nats.bench.plan import Plan
 from genro_nats.bench.progress import Progress
@@ -21,7 +22,7 @@ from genro_nats.bench.schedule import measure_schedule
 from genro_nats.config import bypass_from_env
 from genro_nats.errors import ConfigurationError
 
-__all__ = ["measure", "run_bench"]
+__all__ = ["exit_code", "measure", "run_bench"]
 
 
 def run_bench(args: argparse.Namespace) -> int:
@@ -47,7 +48,12 @@ def run_bench(args: argparse.Namespace) -> int:
     sys.stdout.write(f"\n{perf_counter() - begin:.0f} s, load average now {os.getloadavg()[0]:.2f}\n")
     if args.json is not None:
         args.json.write_text(json.dumps(as_json(machine, plan, results, found), indent=2) + "\n")
-    return 1 if args.check and not all(it.passed for it in found) else 0
+    return exit_code(found, check=args.check)
+
+
+def exit_code(found: Sequence[Verdict], *, check: bool) -> int:
+    """1 when a limit is missed and that is to be told, else 0."""
+    return int(check and not all(it.passed for it in found))
 
 
 def measure(plan: Plan, scenarios: tuple[str, ...]) -> Results:

@@ -11,6 +11,7 @@ from genro_nats.bench.idle import IdleFigures
 from genro_nats.bench.importing import ImportFigures
 from genro_nats.bench.inflight import InflightFigures
 from genro_nats.bench.limits import Results, Verdict, verdicts
+from genro_nats.bench.run import exit_code
 from genro_nats.bench.schedule import ScheduleFigures
 from genro_nats.bench.systems import FLOOR, NATS, PROCESS, STDLIB
 from genro_nats.bench.table import aligned
@@ -80,6 +81,13 @@ def test_the_other_scenarios_miss_theirs() -> None:
 def test_limits_include_their_bound() -> None:
     assert Verdict("x", 1.0, 1.0, "").passed
     assert Verdict("x", 1.0, 1.0, "", at_most=False).passed
+
+
+def test_only_a_check_tells_a_missed_limit_by_its_exit_code() -> None:
+    kept, broken = Verdict("x", 1, 2, ""), Verdict("x", 3, 2, "")
+    assert exit_code([kept, broken], check=True) == 1
+    assert exit_code([kept, broken], check=False) == 0
+    assert exit_code([kept], check=True) == 0
 
 
 def test_tables_are_aligned() -> None:
