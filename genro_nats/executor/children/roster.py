@@ -214,7 +214,7 @@ class Roster:
         hello = self._hello.get(child)
         if hello is not None and not hello.done():
             hello.set_exception(error)
-        if orphans or not child.retiring:
+        if orphans or not (child.retiring or self._closed):
             self.lost += 1
             self.plan.on_event("child.lost", pid=child.pid, status=child.exit_status, calls=len(orphans))
         self._listener.on_orphans(orphans, error)
