@@ -44,7 +44,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave through the exit of all errors."""
-        raise ConfigurationError(f"{message.rstrip('.')}. See {self.prog} --help")
+        end = "" if message.endswith((".", "?")) else "."
+        raise ConfigurationError(f"{message}{end} See: {self.prog} --help")
 
     def _hint(self, argument: str) -> str:
         word = argument.partition("=")[0]
