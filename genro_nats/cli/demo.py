@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--processes", type=int, default=2, metavar="N", help="children of each pool; default 2"
     )
+    parser.add_argument(
+        "--modules", type=int, default=None, metavar="N", help="measure only the first N modules; default all"
+    )
     parser.add_argument("--json", action="store_true", help="print nothing but one JSON object")
 
 
@@ -50,10 +53,12 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if not 1 <= arguments.processes <= MAX_WORKERS:
         raise ConfigurationError(f"--processes is {arguments.processes}: use 1 to {MAX_WORKERS}.")
+    if arguments.modules is not None and arguments.modules < 1:
+        raise ConfigurationError(f"--modules is {arguments.modules}: use 1 or more.")
     show: Show = SilentShow() if arguments.json else RichShow()
     # One way to end early: as with Ctrl-C, everything is cleaned up.
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    modules = standard_library()
+    modules = standard_library()[: arguments.modules]
     size = sum(len(source) for _, source in modules) / 1e6
     show.say(f"{len(modules):,} modules, {size:.1f} MB: parse, measure and compress each of them.")
     with stage(arguments.processes) as up:
@@ -126,7 +131,9 @@ class _Demo:
         good = len(digests) == 1 and complete and self._killed is not None
         if as_json:
             runs = {name: outcome.as_dict() for name, outcome in self._outcomes.items()}
-            print(json.dumps({"equal": good, "modules": len(self._modules), "killed": self._killed} | runs))
+            print(
+                json.dumps({"equal": good, "modules": len(self._modules), "killed_pid": self._killed} | runs)
+            )
         else:
             verdict = "All three digests are equal: nothing was lost." if good else "THE DIGESTS DIFFER."
             self._show.say(f"\n{verdict}")
