@@ -98,7 +98,6 @@ class Frame:
         self,
         kind: int,
         id: bytes = NO_ID,
-        *,
         name: bytes = b"",
         meta: bytes = b"",
         body: Buffer = b"",
@@ -125,6 +124,7 @@ class Frame:
 def chunks(frame: Frame) -> list[Buffer]:
     """The frame as pieces to be written one after the other; buffers are not copied."""
     buffers = frame.buffers
+    body = frame.body
     name = frame.name
     header = HEADER.pack(
         MAGIC,
@@ -136,12 +136,12 @@ def chunks(frame: Frame) -> list[Buffer]:
         len(buffers),
         frame.hops,
         frame.seconds,
-        len(frame.body),
+        size(body),
         frame.id,
     )
     if not buffers:
-        return [header, name, frame.meta, frame.body]
-    return [header, name, _table(buffers), frame.meta, frame.body, *buffers]
+        return [header, name, frame.meta, body] if frame.meta else [header, name, body]
+    return [header, name, _table(buffers), frame.meta, body, *buffers]
 
 
 def _table(buffers: Sequence[Buffer]) -> bytes:
@@ -171,7 +171,15 @@ def decode(data: Buffer, offset: int = 0) -> tuple[Frame, int]:
     Raises:
         DecodeError: not a frame, another version, or shorter than it says.
     """
-    kind, flags, n_name, n_meta, n_buffers, hops, seconds, n_body, call_id = _header(data, offset)
+    if len(data) - offset < HEADER_SIZE:
+        raise _short(data, offset)
+    magic, version, kind, flags, n_name, n_meta, n_buffers, hops, seconds, n_body, call_id = (
+        HEADER.unpack_from(data, offset)
+    )
+    if magic != MAGIC or version != VERSION:
+        raise _foreign(magic, version)
+    if n_name > MAX_NAME or n_meta > MAX_META or n_buffers > MAX_BUFFERS:
+        raise _excessive(n_name, n_meta, n_buffers)
     view = memoryview(data)
     at = offset + HEADER_SIZE
     table_at = at + n_name
@@ -180,16 +188,9 @@ def decode(data: Buffer, offset: int = 0) -> tuple[Frame, int]:
     end = body_at + n_body
     if end > len(data):
         raise DecodeError(f"A frame cut short: {len(data) - offset} bytes, its header speaks of more.")
-    frame = Frame(
-        kind,
-        call_id,
-        name=bytes(view[at:table_at]),
-        meta=bytes(view[meta_at:body_at]) if n_meta else b"",
-        body=view[body_at:end],
-        flags=flags,
-        hops=hops,
-        seconds=seconds,
-    )
+    name = bytes(view[at:table_at]) if n_name else b""
+    meta = bytes(view[meta_at:body_at]) if n_meta else b""
+    frame = Frame(kind, call_id, name, meta, view[body_at:end], (), flags, hops, seconds)
     if n_buffers:
         frame.buffers, end = _buffers(view, struct.unpack_from(f"!{n_buffers}Q", view, table_at), end)
     return frame, end
@@ -220,7 +221,14 @@ def check(data: Buffer) -> Head:
     Raises:
         DecodeError: not a frame, another version, or another length than it says.
     """
-    head = Head._make(_header(data, 0))
+    if len(data) < HEADER_SIZE:
+        raise _short(data, 0)
+    magic, version, *rest = HEADER.unpack_from(data)
+    if magic != MAGIC or version != VERSION:
+        raise _foreign(magic, version)
+    head = Head._make(rest)
+    if head.n_name > MAX_NAME or head.n_meta > MAX_META or head.n_buffers > MAX_BUFFERS:
+        raise _excessive(head.n_name, head.n_meta, head.n_buffers)
     end = HEADER_SIZE + head.n_name + 8 * head.n_buffers + head.n_meta + head.n_body
     if head.n_buffers and end <= len(data):
         table = struct.unpack_from(f"!{head.n_buffers}Q", data, HEADER_SIZE + head.n_name)
@@ -235,22 +243,22 @@ def name_of(data: Buffer, head: Head) -> bytes:
     return bytes(data[HEADER_SIZE : HEADER_SIZE + head.n_name])
 
 
-def _header(data: Buffer, offset: int) -> tuple[int, int, int, int, int, int, float, int, bytes]:
-    if len(data) - offset < HEADER_SIZE:
-        raise DecodeError(f"A frame cut short: {len(data) - offset} bytes, a header has {HEADER_SIZE}.")
-    magic, version, *rest = HEADER.unpack_from(data, offset)
+def _short(data: Buffer, offset: int) -> DecodeError:
+    return DecodeError(f"A frame cut short: {len(data) - offset} bytes, a header has {HEADER_SIZE}.")
+
+
+def _foreign(magic: bytes, version: int) -> DecodeError:
     if magic != MAGIC:
-        raise DecodeError("Not a genro-nats frame: it does not begin with b'GN'.")
-    if version != VERSION:
-        raise DecodeError(
-            f"A frame of protocol version {version}; this side speaks version {VERSION}. "
-            "Bring caller and worker to the same release of genro-nats.",
-            version=version,
-        )
-    n_name, n_meta, n_buffers = rest[2], rest[3], rest[4]
-    if n_name > MAX_NAME or n_meta > MAX_META or n_buffers > MAX_BUFFERS:
-        raise DecodeError(f"A frame over its limits: name {n_name}, meta {n_meta}, buffers {n_buffers}.")
-    return tuple(rest)
+        return DecodeError("Not a genro-nats frame: it does not begin with b'GN'.")
+    return DecodeError(
+        f"A frame of protocol version {version}; this side speaks version {VERSION}. "
+        "Bring caller and worker to the same release of genro-nats.",
+        version=version,
+    )
+
+
+def _excessive(n_name: int, n_meta: int, n_buffers: int) -> DecodeError:
+    return DecodeError(f"A frame over its limits: name {n_name}, meta {n_meta}, buffers {n_buffers}.")
 
 
 def _buffers(view: memoryview, table: tuple[int, ...], at: int) -> tuple[list[Buffer], int]:

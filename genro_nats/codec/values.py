@@ -98,6 +98,8 @@ def dumps_call(
     Raises:
         CodecError: something among them can't be pickled.
     """
+    if not kwargs and not carried and all(map(_PLAIN.__contains__, map(type, args))):
+        return pickle.dumps((args, kwargs), 5), []
     if kwargs:
         kwargs = {name: lift(value) for name, value in kwargs.items()}
     args = tuple(map(lift, args))

@@ -1,54 +1,95 @@
-"""Frames over a socket pair: the asyncio end, and the blocking end.
+"""Frames over a socket pair: the end in an event loop, and the blocking end.
 
-Each frame is preceded by its length as a big-endian Q whose top bit says
-"sent ahead": the receiver must take a token before it starts that call
-(``executor/children/link.py`` tells why).
+Each frame is preceded by a big-endian Q: its length, and two bits. The top
+bit says "sent ahead": the receiver must take a token before it starts that
+call (``executor/children/child.py`` tells why). The next bit says "shared":
+the frame is not in the stream but in memory whose descriptor came with these
+eight bytes.
 """
 
 from __future__ import annotations
 
+import array
 import asyncio
+import contextlib
+import logging
+import os
 import select
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from genro_nats.codec.frame import Buffer, size
+from genro_nats.transport import shared
 
-__all__ = ["AHEAD", "BlockingPipe", "PipeProtocol", "prefix"]
+__all__ = ["BlockingPipe", "Pipe"]
 
 AHEAD: Final = 1 << 63
+SHARED: Final = 1 << 62
+LARGE: Final = 256 * 1024  # bytes; a larger frame goes through shared memory
+_LENGTH: Final = SHARED - 1
 _PREFIX: Final = struct.Struct("!Q")
-_ROOM: Final = 256 * 1024  # bytes read at once; a larger frame gets a buffer of its own
+_ROOM: Final = LARGE + 8
+_FDS: Final = socket.CMSG_SPACE(16 * array.array("i").itemsize)
+
+_can_share: Final = shared.available()
+
+log: Final = logging.getLogger("genro_nats.transport")
+
+Emit = Callable[[Buffer, bool], None]
 
 
-def prefix(length: int, ahead: bool = False) -> bytes:
+def prefix(length: int, flags: int = 0) -> bytes:
     """The eight bytes before a frame of that many bytes."""
-    return _PREFIX.pack(length | AHEAD if ahead else length)
+    return _PREFIX.pack(length | flags)
+
+
+def _shared(parts: Sequence[Buffer]) -> int | None:
+    """The parts in shared memory; None where that is not to be had, and the stream has to do."""
+    try:
+        return shared.stored(parts) if _can_share else None
+    except OSError:
+        return None
 
 
 class _Parser:
-    """Cuts a byte stream into frames; a large frame is received right into its own bytearray."""
+    """Cuts a byte stream into frames; where a large one has to come in the stream, right into its own bytearray."""
 
-    __slots__ = ("_big", "_big_at", "_emit", "_end", "_room", "_view")
+    __slots__ = ("_big", "_big_at", "_emit", "_end", "_fds", "_room", "_view")
 
-    def __init__(self, emit: Callable[[Buffer, bool], None]) -> None:
+    def __init__(self, emit: Emit) -> None:
         self._emit = emit
         self._room = bytearray(_ROOM)
         self._view = memoryview(self._room)
         self._end = 0
         self._big: bytearray | None = None
         self._big_at = 0
+        self._fds: deque[int] = deque()
 
-    def space(self) -> memoryview:
-        """Where the next bytes go; never empty."""
+    def read(self, sock: socket.socket) -> int:
+        """Receive once, and emit what is complete; the bytes received, 0 at the end of the stream."""
+        count, ancillary, _, _ = sock.recvmsg_into([self._space()], _FDS)
+        for level, kind, data in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds = array.array("i")
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                self._fds.extend(fds)
+        self._received(count)
+        return count
+
+    def close(self) -> None:
+        """Close descriptors that came and were not used."""
+        while self._fds:
+            os.close(self._fds.popleft())
+
+    def _space(self) -> memoryview:
         if self._big is not None:
             return memoryview(self._big)[self._big_at :]
         return self._view[self._end :]
 
-    def received(self, count: int) -> None:
-        """``count`` bytes were put where ``space`` said."""
+    def _received(self, count: int) -> None:
         if self._big is None:
             self._end += count
             self._cut()
@@ -61,17 +102,20 @@ class _Parser:
     def _cut(self) -> None:
         at, end, room = 0, self._end, self._room
         while end - at >= 8:
-            (length,) = _PREFIX.unpack_from(room, at)
-            ahead = length >= AHEAD
-            length &= ~AHEAD
+            (entry,) = _PREFIX.unpack_from(room, at)
+            length = entry & _LENGTH
             start = at + 8
+            if entry & SHARED:
+                at = start
+                self._emit(shared.mapped(self._fds.popleft(), length), entry >= AHEAD)
+                continue
             if start + length > end:
-                if length > _ROOM - 8:
+                if length > LARGE:
                     self._begin_big(start, end, length)
                     return
                 break
             at = start + length
-            self._emit(bytes(self._view[start:at]), ahead)
+            self._emit(bytes(self._view[start:at]), entry >= AHEAD)
         if at:
             room[: end - at] = room[at:end]
             self._end = end - at
@@ -83,49 +127,129 @@ class _Parser:
         self._end = 0
 
 
-class PipeProtocol(asyncio.BufferedProtocol):
-    """The asyncio end: calls ``on_frame(data)`` for each frame, ``on_end()`` once at the end."""
+class Pipe:
+    """The end in an event loop: calls ``on_frame(data, ahead)`` for each frame, ``on_end()`` once at the end.
 
-    def __init__(self, on_frame: Callable[[Buffer, bool], None], on_end: Callable[[], None]) -> None:
+    It reads the socket itself: a transport of asyncio can't receive descriptors.
+    """
+
+    def __init__(self, sock: socket.socket, on_frame: Emit, on_end: Callable[[], None]) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
         self._parser = _Parser(on_frame)
         self._on_end = on_end
-        self.transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]  # uvloop's is no subclass
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return self._parser.space()
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self._parser.received(nbytes)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transport = None
-        self._on_end()
+        self._waiting: deque[tuple[memoryview, int | None]] = deque()
+        self._writing = False
+        self.closed = False
+        self._loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Write one frame, given as its chunks; nothing happens once the other end is gone."""
-        transport = self.transport
-        if transport is None:
-            return
         length = sum(map(size, parts))
-        if length <= _ROOM:
-            transport.write(b"".join([prefix(length), *parts]))
-            return
-        transport.write(prefix(length))
-        for part in parts:
-            if size(part):
-                transport.write(part)
+        if length <= LARGE:
+            self._write(b"".join([prefix(length), *parts]))
+        elif (fd := _shared(parts)) is not None:
+            self._write(prefix(length, SHARED), fd)
+        else:
+            self._write(prefix(length))
+            for part in parts:
+                self._write(part)
 
     def send_ahead(self, frames: Sequence[Sequence[Buffer]]) -> None:
-        """Write several small frames, marked as sent ahead, in one piece."""
+        """Write several frames, marked as sent ahead, in one piece where they are small."""
         pieces: list[Buffer] = []
         for parts in frames:
-            pieces.append(prefix(sum(map(size, parts)), ahead=True))
-            pieces.extend(parts)
-        if self.transport is not None:
-            self.transport.write(b"".join(pieces))
+            length = sum(map(size, parts))
+            if length > LARGE and (fd := _shared(parts)) is not None:
+                self._write(b"".join(pieces))
+                pieces.clear()
+                self._write(prefix(length, AHEAD | SHARED), fd)
+            else:
+                pieces.append(prefix(length, AHEAD))
+                pieces.extend(parts)
+        self._write(b"".join(pieces))
+
+    def close(self) -> None:
+        """Close this end; ``on_end`` is called soon."""
+        if not self.closed:
+            self._finish()
+            self._loop.call_soon(self._on_end)
+
+    def _write(self, data: Buffer, fd: int | None = None) -> None:
+        if self.closed:
+            if fd is not None:
+                os.close(fd)
+            return
+        view = memoryview(data).cast("B")
+        if fd is None and not self._waiting:
+            # The usual case: the socket takes it whole.
+            with contextlib.suppress(OSError):
+                view = view[self._sock.send(view) :]
+            if not view:
+                return
+        self._waiting.append((view, fd))
+        if not self._writing:
+            self._writable()
+
+    def _writable(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            view, fd = waiting.popleft()
+            try:
+                sent = self._sock.send(view) if fd is None else socket.send_fds(self._sock, [view], [fd])
+            except (BlockingIOError, InterruptedError):
+                waiting.appendleft((view, fd))
+                break
+            except OSError:
+                # The other end is gone; the reader will notice in its turn.
+                waiting.append((view, fd))
+                self._drop_waiting()
+                break
+            if fd is not None:
+                os.close(fd)
+            if sent < len(view):
+                waiting.appendleft((view[sent:], None))
+        self._watch_writable(bool(waiting))
+
+    def _watch_writable(self, wanted: bool) -> None:
+        if wanted and not self._writing:
+            self._loop.add_writer(self._sock.fileno(), self._writable)
+        elif self._writing and not wanted:
+            self._loop.remove_writer(self._sock.fileno())
+        self._writing = wanted
+
+    def _readable(self) -> None:
+        try:
+            count = self._parser.read(self._sock)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            count = 0
+        except Exception:
+            # What was received can't be told from what was not: this pipe is of no more use.
+            log.exception("a frame from a child could not be handled")
+            count = 0
+        if count == 0 and not self.closed:
+            self._finish()
+            self._on_end()
+
+    def _finish(self) -> None:
+        if self.closed:
+            return
+        self._watch_writable(False)
+        self.closed = True
+        self._loop.remove_reader(self._sock.fileno())
+        self._drop_waiting()
+        self._parser.close()
+        self._sock.close()
+
+    def _drop_waiting(self) -> None:
+        for _, fd in self._waiting:
+            if fd is not None:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self._waiting.clear()
 
 
 class BlockingPipe:
@@ -145,6 +269,7 @@ class BlockingPipe:
             if not self._fill():
                 return None
         frame = self._ready[self._next]
+        self._ready[self._next] = (b"", False)  # a large frame must not outlive its call here
         self._next += 1
         return frame
 
@@ -154,18 +279,24 @@ class BlockingPipe:
 
     def _fill(self) -> bool:
         try:
-            count = self.sock.recv_into(self._parser.space())
+            return self._parser.read(self.sock) > 0
         except ConnectionResetError:
             return False
-        self._parser.received(count)
-        return count > 0
 
     def send(self, parts: Sequence[Buffer]) -> None:
         """Write one frame, given as its chunks; raises OSError when nobody reads any more."""
         length = sum(map(size, parts))
-        if length <= _ROOM:
+        if length <= LARGE:
             self.sock.sendall(b"".join([prefix(length), *parts]))
-            return
-        self.sock.sendall(prefix(length))
-        for part in parts:
-            self.sock.sendall(part)
+        elif (fd := _shared(parts)) is not None:
+            self._send_shared(length, fd)
+        else:
+            self.sock.sendall(prefix(length))
+            for part in parts:
+                self.sock.sendall(part)
+
+    def _send_shared(self, length: int, fd: int) -> None:
+        try:
+            socket.send_fds(self.sock, [prefix(length, SHARED)], [fd])
+        finally:
+            os.close(fd)

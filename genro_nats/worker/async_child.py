@@ -18,7 +18,7 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decod
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
-from genro_nats.transport.pipe import PipeProtocol
+from genro_nats.transport.pipe import Pipe
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit
 from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, not_a_generator, pump
@@ -41,7 +41,7 @@ class AsyncChild:
     """Serves the pipe until its other end is closed."""
 
     def __init__(self, pipe: socket.socket, setup: ChildSetup) -> None:
-        self._pipe = pipe
+        self._sock = pipe
         self._setup = setup
         self._cache = FunctionCache()
         self._memory = MemoryLimit(setup.max_memory)
@@ -55,15 +55,12 @@ class AsyncChild:
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        self._pipe.setblocking(False)
-        _, self._protocol = await self._loop.connect_accepted_socket(
-            lambda: PipeProtocol(self._received, ended.set), self._pipe
-        )
+        self._pipe = Pipe(self._sock, self._received, ended.set)
         self._send(chunks(Frame(FrameKind.HELLO)))
         await ended.wait()
 
     def _send(self, parts: list[Buffer]) -> None:
-        self._protocol.send(parts)
+        self._pipe.send(parts)
 
     def _send_from_thread(self, parts: list[Buffer]) -> None:
         self._loop.call_soon_threadsafe(self._send, parts)

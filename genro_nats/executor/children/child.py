@@ -22,7 +22,7 @@ from typing import Any
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, Head, chunks, peek
 from genro_nats.executor.children.choice import DEPTH
 from genro_nats.executor.children.work import Work
-from genro_nats.transport.pipe import PipeProtocol
+from genro_nats.transport.pipe import Pipe
 
 __all__ = ["Child"]
 
@@ -60,19 +60,18 @@ class Child:
         self._ahead: list[Sequence[Buffer]] = []
         self._on_frame = on_frame
         self._on_end = on_end
-        self._protocol = PipeProtocol(self._received, self._ended)
+        self._pipe: Pipe
         self._tokens_r = self._tokens_w = -1
 
-    async def open(self) -> tuple[socket.socket, int]:
+    def open(self) -> tuple[socket.socket, int]:
         """Make the pipe; the child's end of it and the tokens' read end (the caller closes the former)."""
         ours, theirs = socket.socketpair()
-        ours.setblocking(False)
         with contextlib.suppress(OSError):
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
         self._tokens_r, self._tokens_w = os.pipe()
         os.set_blocking(self._tokens_r, False)
-        await asyncio.get_running_loop().connect_accepted_socket(lambda: self._protocol, ours)
+        self._pipe = Pipe(ours, self._received, self._ended)
         return theirs, self._tokens_r
 
     @property
@@ -108,7 +107,7 @@ class Child:
             self._long += 1
         if not ahead:
             self.head_since = time.monotonic()
-            self._protocol.send(work.parts)
+            self._pipe.send(work.parts)
             return
         if not self._ahead:
             asyncio.get_running_loop().call_soon(self._send_ahead)
@@ -119,15 +118,15 @@ class Child:
         parts, self._ahead = self._ahead, []
         if parts and not self.ended:
             os.write(self._tokens_w, b"t" * len(parts))
-            self._protocol.send_ahead(parts)
+            self._pipe.send_ahead(parts)
 
     def control(self, frame: Frame) -> None:
         """Send a frame that is no call: a cancel, a credit."""
-        self._protocol.send(chunks(frame))
+        self._pipe.send(chunks(frame))
 
     def forward(self, data: Buffer) -> None:
         """Send an encoded frame as it came."""
-        self._protocol.send([data])
+        self._pipe.send([data])
 
     def take_back(self) -> list[Work]:
         """The calls sent ahead that had not started, in their order; they are nobody's now."""
@@ -167,8 +166,7 @@ class Child:
 
     def close(self) -> None:
         """Close the pipe: the child ends once it looks at it."""
-        if self._protocol.transport is not None:
-            self._protocol.transport.close()
+        self._pipe.close()
 
     def _received(self, data: Buffer, ahead: bool) -> None:
         head = peek(data)

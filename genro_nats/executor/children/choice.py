@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeVar
 
 __all__ = ["DEPTH", "LOW", "SHORT", "STALL", "ShortCalls", "choose", "room"]
 
-DEPTH: Final = 8  # calls in a child's hands at most
+DEPTH: Final = 16  # calls in a child's hands at most
 LOW: Final = 4  # so few in its hands that more are sent: several at once cost one write
 SHORT: Final = 0.0005  # seconds; about five times the round trip that sending ahead saves
 STALL: Final = 0.002  # seconds after which calls are taken back from behind a running one

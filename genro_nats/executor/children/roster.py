@@ -148,7 +148,7 @@ class Roster:
             single=plan.setup.mode == "sync",
         )
         hello = self._hello[child] = self._loop.create_future()
-        theirs, tokens = await child.open()
+        theirs, tokens = child.open()
         try:
             async with asyncio.timeout(plan.start_timeout):
                 child.pid = await self._spawner.spawn(

@@ -1,0 +1,53 @@
+"""Large frames in shared memory: an anonymous file whose descriptor travels over the socket.
+
+The receiver maps it privately, so what it gets is writable and its own, and
+the memory is freed with the last view of it, also when either side dies.
+Linux only (memfd); elsewhere large frames go through the socket.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Sequence
+
+from genro_nats.codec.frame import Buffer, size
+
+__all__ = ["available", "mapped", "stored"]
+
+_IOV_MAX = 1024  # pieces in one writev at most (POSIX allows no fewer than 16; Linux takes 1024)
+
+
+def available() -> bool:
+    """Can frames be put into shared memory here?"""
+    return hasattr(os, "memfd_create")
+
+
+def stored(parts: Sequence[Buffer]) -> int:
+    """A descriptor of memory that holds the parts end to end; the caller closes it. Raises OSError."""
+    fd = os.memfd_create("genro-nats", os.MFD_CLOEXEC)
+    try:
+        pieces = [memoryview(part).cast("B") for part in parts if size(part)]
+        while pieces:
+            pieces = _after(pieces, os.writev(fd, pieces[:_IOV_MAX]))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _after(pieces: list[memoryview], written: int) -> list[memoryview]:
+    """What is left once so many bytes were written."""
+    for number, piece in enumerate(pieces):
+        if written < len(piece):
+            return [piece[written:], *pieces[number + 1 :]]
+        written -= len(piece)
+    return []
+
+
+def mapped(fd: int, length: int) -> memoryview:
+    """The memory behind a descriptor, private and writable; the descriptor is closed."""
+    try:
+        return memoryview(mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE))
+    finally:
+        os.close(fd)
