@@ -10,7 +10,9 @@ from typing import Final
 
 __all__ = ["OWNER_SIGNALS", "ChildSetup", "signals_held"]
 
-OWNER_SIGNALS: Final = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+OWNER_SIGNALS: Final = frozenset(
+    number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")
+)
 
 
 @dataclass(frozen=True, slots=True)
