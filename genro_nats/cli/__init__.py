@@ -1,1 +1,1 @@
-"""The command ``genro-nats``."""
+"""The command ``genro-nats``: workers, the embedded server, and a demonstration."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from genro_nats.config import EMBEDDED, PoolOptions, masked_url, server_urls
 from genro_nats.errors import ConfigurationError
@@ -50,9 +52,7 @@ class Address:
     @property
     def secured(self) -> bool:
         """Is every server on this machine, so that the network reaches none of them?"""
-        return self.embedded or all(
-            "//127." in url or "@127." in url or "localhost" in url for url in self._urls
-        )
+        return self.embedded or all(map(_on_loopback, self._urls))
 
     async def resolve(self) -> Target:
         """Where to connect now. An embedded server is started, or found again after it moved."""
@@ -88,6 +88,14 @@ class Address:
             "tls": _tls(options) if _wants_tls(options, self._urls) else None,
         }
         return {name: value for name, value in given.items() if value is not None}
+
+
+def _on_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:  # another name, whatever it begins with
+        return False
 
 
 def _wants_tls(options: PoolOptions, urls: tuple[str, ...]) -> bool:

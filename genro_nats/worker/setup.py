@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from genro_nats.codec.frame import Flag
+from genro_nats.executor.children.setup import OWNER_SIGNALS
 from genro_nats.message import mark_child
 
 __all__ = ["MemoryLimit", "die_with_parent", "prepare_child"]
@@ -35,8 +36,9 @@ def prepare_child() -> None:
     # A terminal's Ctrl-C and an init system's SIGTERM reach the whole group: the
     # parent decides. Handlers, not SIG_IGN, because those would be inherited by
     # programs that user code starts.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in OWNER_SIGNALS:
         signal.signal(number, _left_to_parent)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OWNER_SIGNALS)
     die_with_parent()
     mark_child()
     _reseed()

@@ -33,7 +33,7 @@ import traceback
 import warnings
 from typing import Any, Final
 
-from genro_nats.executor.children.setup import ChildSetup
+from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup, signals_held
 from genro_nats.worker.child import run_child
 from genro_nats.worker.setup import die_with_parent
 
@@ -130,7 +130,8 @@ class Template:
     def _start_program(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
         command = [sys.executable, "-m", "genro_nats.worker.child", str(pipe), str(tokens), json.dumps(setup)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        program = subprocess.Popen(command, pass_fds=(pipe, tokens), env=environment)
+        with signals_held():
+            program = subprocess.Popen(command, pass_fds=(pipe, tokens), env=environment)
         self._programs[program.pid] = program
         return program.pid
 
@@ -166,8 +167,9 @@ class Template:
 def main(arguments: list[str]) -> None:
     """Serve the control socket whose number is the only argument."""
     die_with_parent()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in OWNER_SIGNALS:
         signal.signal(number, lambda *_: None)  # the owner decides, see setup.prepare_child
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, OWNER_SIGNALS)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         Template(socket.socket(fileno=int(arguments[0]))).serve()
 

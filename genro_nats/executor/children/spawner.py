@@ -13,6 +13,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from genro_nats.errors import ConfigurationError, ExecutorError
+from genro_nats.executor.children.setup import signals_held
 
 __all__ = ["Spawner"]
 
@@ -48,7 +49,8 @@ class Spawner:
         self._begun = True
         self._control, theirs = socket.socketpair()
         command = [sys.executable, "-m", "genro_nats.worker.template", str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
+        with signals_held():
+            self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         theirs.close()
         self._control.setblocking(False)
         self._ready = self._loop.create_future()

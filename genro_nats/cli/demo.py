@@ -1,0 +1,140 @@
+"""``genro-nats demo``: one real job, locally and over NATS, and a child killed on the way."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from genro_nats.cli.demo_run import Outcome, run_job, standard_library
+from genro_nats.cli.demo_show import RichShow, Show, SilentShow
+from genro_nats.cli.demo_stage import SUBJECT, Stage, stage
+from genro_nats.config.options import MAX_WORKERS
+from genro_nats.errors import ConfigurationError
+
+__all__ = ["add_arguments", "run"]
+
+_EPILOG: Final = """\
+It parses, measures and compresses every module of this Python's standard library:
+first in a local process pool; then, with the same code and another configuration, on
+a worker behind a NATS server that it starts; then so again, while a child of the worker
+is killed with SIGKILL. All three must come to the same digest, else the exit code is 1.
+
+examples:
+  genro-nats demo
+  genro-nats demo --processes 4 --json
+"""
+
+Modules = Sequence[tuple[str, bytes]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.epilog = _EPILOG
+    parser.add_argument(
+        "--processes", type=int, default=2, metavar="N", help="children of each pool; default 2"
+    )
+    parser.add_argument(
+        "--modules", type=int, default=None, metavar="N", help="measure only the first N modules; default all"
+    )
+    parser.add_argument("--json", action="store_true", help="print nothing but one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run all of it; 0 if the digests are equal and a child was killed, else 1.
+
+    Raises:
+        ConfigurationError: Rich or nats-server is missing.
+        ExecutorError: the server or the worker could not be started.
+    """
+    if not 1 <= arguments.processes <= MAX_WORKERS:
+        raise ConfigurationError(f"--processes is {arguments.processes}: use 1 to {MAX_WORKERS}.")
+    if arguments.modules is not None and arguments.modules < 1:
+        raise ConfigurationError(f"--modules is {arguments.modules}: use 1 or more.")
+    show: Show = SilentShow() if arguments.json else RichShow()
+    # One way to end early: as with Ctrl-C, everything is cleaned up.
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    modules = standard_library()[: arguments.modules]
+    size = sum(len(source) for _, source in modules) / 1e6
+    show.say(f"{len(modules):,} modules, {size:.1f} MB: parse, measure and compress each of them.")
+    with stage(arguments.processes) as up:
+        demo = _Demo(up, modules, arguments.processes, show)
+        asyncio.run(demo.run())
+    return demo.report(as_json=arguments.json)
+
+
+class _Demo:
+    """The three runs, and what came out."""
+
+    def __init__(self, up: Stage, modules: Modules, processes: int, show: Show) -> None:
+        self._up = up
+        self._modules = modules
+        self._processes = processes
+        self._show = show
+        self._killed: int | None = None
+        self._outcomes: dict[str, Outcome] = {}
+
+    async def run(self) -> None:
+        """Run the job three times."""
+        say = self._show.say
+        say("\n1. In a local pool (local.toml)")
+        await self._once("local", "local")
+        say(f"\n2. The same code, configured to call a worker (remote.toml): {self._server()}")
+        await self._once("remote", "remote")
+        say("\n3. Over NATS again, and one child of the worker is killed on the way")
+        await self._once("killed", "remote", self._kill)
+        self._tell_losses()
+
+    def _server(self) -> str:
+        return f"{self._up.server.url}, subject {SUBJECT}, worker pid {self._up.worker.pid}"
+
+    async def _once(
+        self, name: str, where: str, also: Callable[[Outcome], object] = lambda outcome: None
+    ) -> None:
+        with self._show.running(f"   {name}", len(self._modules)) as told:
+
+            def heard(outcome: Outcome) -> None:
+                told(outcome)
+                also(outcome)
+
+            outcome = await run_job(self._up.registry(where), self._modules, self._processes, heard)
+        self._outcomes[name] = outcome
+        self._show.outcome(outcome)
+
+    # -- the kill -----------------------------------------------------------
+
+    def _kill(self, outcome: Outcome) -> None:
+        """With a third of the results here, end the child that sent the latest, wherever it is now."""
+        if self._killed is None and len(outcome.results) * 3 >= len(self._modules):
+            self._killed = outcome.results[-1].pid
+            os.kill(self._killed, signal.SIGKILL)
+
+    def _tell_losses(self) -> None:
+        outcome, say = self._outcomes["killed"], self._show.say
+        say(f"  child {self._killed} was killed by SIGKILL; a fresh one took its place")
+        for lost in outcome.lost:
+            say(f"  WorkerLostError for {lost.module}: {lost.error}")
+        say(
+            f"  {len(outcome.lost)} call(s) died with it, raised, and were made again by the demo's own choice"
+        )
+
+    # -- the end ------------------------------------------------------------
+
+    def report(self, *, as_json: bool) -> int:
+        """Say how it went; the exit code."""
+        digests = {outcome.digest for outcome in self._outcomes.values()}
+        complete = all(len(outcome.results) == len(self._modules) for outcome in self._outcomes.values())
+        good = len(digests) == 1 and complete and self._killed is not None
+        if as_json:
+            runs = {name: outcome.as_dict() for name, outcome in self._outcomes.items()}
+            print(
+                json.dumps({"equal": good, "modules": len(self._modules), "killed_pid": self._killed} | runs)
+            )
+        else:
+            verdict = "All three digests are equal: nothing was lost." if good else "THE DIGESTS DIFFER."
+            self._show.say(f"\n{verdict}")
+        return 0 if good else 1

@@ -1,0 +1,144 @@
+"""``genro-nats worker``: serve pools until a signal says to leave."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from genro_nats.cli.logs import set_up_logging
+from genro_nats.cli.settings import POOL, WORKER, add_settings
+from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
+from genro_nats.errors import ExecutorError
+from genro_nats.events import Events
+from genro_nats.transport.address import Address
+from genro_nats.worker.agent import WorkerAgent
+
+__all__ = ["add_arguments", "run"]
+
+log: Final = logging.getLogger("genro_nats.worker")
+
+_UNSIGNED: Final = (
+    "UNSIGNED CALLS ARE ACCEPTED from a server that is not on this machine: "
+    "whoever may publish there can run code here"
+)
+_EPILOG: Final = """\
+examples:
+  genro-nats worker --subject tasks.heavy --import myapp.tasks --processes 4
+  genro-nats worker --subject tasks.io --threads 16 --url nats://nats.example:4222 --user app
+  genro-nats worker --config workers/worker.toml --log-json
+
+SIGTERM or Ctrl-C: take no more calls, finish those in hand within --drain-timeout, leave;
+a second one: leave at once. Exit codes: 0 drained, 1 calls were left or it could not
+start, 2 bad usage. Passwords and tokens come from GENRO_NATS_PASSWORD and
+GENRO_NATS_TOKEN or from files, for arguments are seen by every user of a machine.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this command."""
+    parser.epilog = _EPILOG
+    parser.add_argument("--config", metavar="FILE", help="TOML file with [worker] and [pools.<name>]")
+    add_settings(parser.add_argument_group("pools"), POOL)
+    add_settings(parser.add_argument_group("worker"), WORKER)
+    parser.add_argument(
+        "--until-stdin-closes",
+        action="store_true",
+        help="leave when standard input ends too, for a worker that belongs to another program",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve; the exit code."""
+    plan = worker_plan(arguments)
+    set_up_logging(plan.log_level, as_json=plan.log_json)
+    _set_up_path(plan.path)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_Serving(plan, until_stdin=arguments.until_stdin_closes).run())
+
+
+def _set_up_path(directories: tuple[str, ...]) -> None:
+    """The working directory and ``--path`` can be imported from, here and in the children."""
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
+    sys.path[:0] = [str(Path(directory).expanduser().absolute()) for directory in directories]
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
+
+
+class _Serving:
+    """One run of a worker, and what signals do to it."""
+
+    def __init__(self, plan: WorkerPlan, *, until_stdin: bool) -> None:
+        self._plan = plan
+        self._until_stdin = until_stdin
+        self._events = Events([self._observe])
+        self._ready = False
+        self._stopping = False
+
+    async def run(self) -> int:
+        plan = self._plan
+        self._warn_if_unsigned()
+        self._agent = WorkerAgent(
+            plan.pools, plan.connection, drain_timeout=plan.drain_timeout, events=self._events
+        )
+        self._task = asyncio.ensure_future(self._agent.run())
+        self._listen()
+        try:
+            return await self._task
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            self._events("worker.drained", left=0)  # it had not begun to take calls
+            return 0
+        except Exception as error:
+            return self._failed(error)
+
+    def _failed(self, error: Exception) -> int:
+        """What kept it from serving goes to the log, the child's traceback with it."""
+        if isinstance(error, ExecutorError):
+            log.error("the worker can't start: %s", error)
+        else:
+            log.error("the worker can't start: %r", error, exc_info=error)
+        return 1
+
+    def _warn_if_unsigned(self) -> None:
+        if not Address(self._plan.connection).secured:
+            self._events("worker.unsigned", warning=_UNSIGNED)
+
+    def _observe(self, name: str, facts: dict[str, Any]) -> None:
+        self._ready = self._ready or name == "worker.ready"
+
+    # -- leaving ------------------------------------------------------------
+
+    def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        if self._until_stdin:
+            loop.add_reader(sys.stdin.fileno(), self._stdin_readable)
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._agent.stop()
+        if not self._ready:
+            self._task.cancel()
+
+    def _stdin_readable(self) -> None:
+        if not os.read(sys.stdin.fileno(), 4096):
+            asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+            self._stop()

@@ -1,0 +1,38 @@
+"""Functions that the workers of these tests run, and initializers."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+_LIMIT = 30.0  # seconds
+
+
+def where(value: object) -> tuple[object, int]:
+    return value, os.getpid()
+
+
+async def where_async(value: object) -> tuple[object, int]:
+    return value, os.getpid()
+
+
+def hold(started: str, release: str) -> str:
+    """Say that the call runs, and run until told."""
+    Path(started).touch()
+    deadline = time.monotonic() + _LIMIT
+    while not Path(release).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return "released"
+
+
+def load() -> None:
+    os.environ["LOADED"] = "yes"
+
+
+def loaded() -> str:
+    return os.environ.get("LOADED", "no")
+
+
+def fail() -> None:
+    raise RuntimeError("no model here")
