@@ -30,6 +30,7 @@ log: Final = logging.getLogger("genro_nats.transport")
 
 _BACKOFF: Final = (0.05, 2.0)  # seconds, first and last, between attempts to reconnect; jittered
 _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
+_AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
@@ -256,6 +257,33 @@ class Connection:
             PayloadTooLargeError: more than the server takes; it would cut the connection.
             ConnectionLostError: there is no server now.
         """
+        client = self._sendable(subject, data, reply)
+        try:
+            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+
+    def publish_now(self, subject: str, data: Buffer, reply: str = "") -> bool:
+        """Send one message within this turn of the loop; False: it was not, use ``publish``.
+
+        Raises as ``publish``.
+        """
+        client = self._sendable(subject, data, reply)
+        if client.pending_data_size + len(data) > _AT_ONCE:
+            return False
+        step = client.publish(subject, data, reply)  # type: ignore[arg-type]
+        try:
+            # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
+            step.send(None)
+        except StopIteration:
+            return True
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+        step.close()
+        return False
+
+    def _sendable(self, subject: str, data: Buffer, reply: str) -> Client:
+        """The client, if there is one and the server would take this message."""
         client = self._client
         if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
             raise PayloadTooLargeError(
@@ -274,12 +302,10 @@ class Connection:
             raise ConnectionLostError(
                 f"There is no connection to the NATS server at {self.shown}.", url=self.shown
             )
-        try:
-            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
-        except (NatsError, OSError) as error:
-            raise ConnectionLostError(
-                f"The connection to {self.shown} was lost: {error}", url=self.shown
-            ) from error
+        return client
+
+    def _lost(self, error: BaseException) -> ConnectionLostError:
+        return ConnectionLostError(f"The connection to {self.shown} was lost: {error}", url=self.shown)
 
     async def flush(self) -> None:
         """Wait until the server has all that was published (or is gone)."""

@@ -208,7 +208,8 @@ class PoolService:
             frame = encode(Frame(FrameKind.ERROR, work.id, body=dump_error(error)))
         self.counts["completed" if frame[3] == FrameKind.REPLY else "failed"] += 1
         self._retention.keep(work.id, work.reply, frame, self._loop.time())
-        self._outbox.post(work.caller, work.reply, frame)
+        alone = len(self._works) <= 1
+        (self._outbox.post_now if alone else self._outbox.post)(work.caller, work.reply, frame)
         self._forget(work)
 
     def _too_large(self, work: Work, size: int) -> PayloadTooLargeError:
