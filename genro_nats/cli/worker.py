@@ -15,7 +15,7 @@ from typing import Any, Final
 from genro_nats.cli.logs import set_up_logging
 from genro_nats.cli.settings import POOL, WORKER, add_settings
 from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
-from genro_nats.errors import ExecutorError
+from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
 from genro_nats.worker.agent import WorkerAgent
@@ -56,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; the exit code."""
+    if sys.platform == "win32":
+        raise ConfigurationError("Workers run on Linux and macOS; on Windows a program can call them.")
     plan = worker_plan(arguments)
     set_up_logging(plan.log_level, as_json=plan.log_json)
     _set_up_path(plan.path)
