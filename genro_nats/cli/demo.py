@@ -118,9 +118,9 @@ class _Demo:
         say(f"  child {self._killed} was killed by SIGKILL; a fresh one took its place")
         for lost in outcome.lost:
             say(f"  WorkerLostError for {lost.module}: {lost.error}")
-        say(
-            f"  {len(outcome.lost)} call(s) died with it, raised, and were made again by the demo's own choice"
-        )
+        died = len(outcome.lost)
+        how = "call died with it, raised, and was" if died == 1 else "calls died with it, raised, and were"
+        say(f"  {died} {how} made again by the demo's own choice" if died else "  it was between two calls")
 
     # -- the end ------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Final
 from genro_nats.cli.logs import set_up_logging
 from genro_nats.cli.settings import POOL, WORKER, add_settings
 from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
-from genro_nats.errors import ExecutorError
+from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
 from genro_nats.worker.agent import WorkerAgent
@@ -56,11 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; the exit code."""
+    if sys.platform == "win32":
+        raise ConfigurationError("Workers run on Linux and macOS; on Windows a program can call them.")
     plan = worker_plan(arguments)
+    if arguments.until_stdin_closes:
+        _require_pipe()
     set_up_logging(plan.log_level, as_json=plan.log_json)
     _set_up_path(plan.path)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Serving(plan, until_stdin=arguments.until_stdin_closes).run())
+
+
+def _require_pipe() -> None:
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
+        raise ConfigurationError("--until-stdin-closes needs a pipe, socket or terminal as standard input.")
 
 
 def _set_up_path(directories: tuple[str, ...]) -> None:

@@ -52,7 +52,9 @@ def worker_plan(arguments: argparse.Namespace, environ: Mapping[str, str] | None
         ConfigurationError: an unknown key, a wrong value, a file that can't be read, no pool.
     """
     file = _read(arguments.config) if arguments.config else _File("", {}, {})
-    worker = {**file.worker, **given(arguments, WORKER)}
+    stated = given(arguments, WORKER)
+    _refuse_login(stated.get("url", ""))
+    worker = {**file.worker, **stated}
     connection = _connection(worker, file.name, os.environ if environ is None else environ)
     pools = tuple(_pool(name, table, connection, file.name) for name, table in _pools(arguments, file))
     level, path = worker.get("log_level", "info"), worker.get("path", [])
@@ -121,6 +123,14 @@ def _pool(name: str, table: dict[str, Any], connection: Mapping[str, Any], file:
 
 
 # -- the connection -----------------------------------------------------------
+
+
+def _refuse_login(url: str) -> None:
+    if "@" in url:
+        raise ConfigurationError(
+            "--url holds a login, and every user of a machine can see arguments: set NATS_URL to it, write it "
+            f"in the file of --config, or give --user and {PASSWORD}, or {TOKEN}."
+        )
 
 
 def _connection(worker: Mapping[str, Any], file: str, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tests.cli.conftest import finished
         ("worker --subject a --drain-timeout soon", "'soon' is not a duration"),
         ("worker --subject a.*", "subject"),
         ("worker", "give --subject"),
+        ("worker --subject a --url nats://me:hush@host", "--url holds a login"),
         ("worker --config /no/such.toml", "can't be read"),
         ("worker --subject a --init nothing", "package.module:function"),
         ("demo --processes 0", "use 1 to"),
@@ -35,6 +36,7 @@ def test_bad_usage_is_one_line_with_a_way_out(
     assert shown.err.startswith("genro-nats: ")
     assert hint in shown.err
     assert shown.err.count("\n") == 1
+    assert "hush" not in shown.err
 
 
 @pytest.mark.parametrize("line", ["--help", "", "worker --help", "server --help", "demo --help"])

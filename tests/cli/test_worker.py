@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from genro_nats.errors import ExecutorError
 from genro_nats.server import EmbeddedServer
 from tests.cli import samples
-from tests.cli.conftest import Running, json_lines, pool, until
+from tests.cli.conftest import COMMAND, Running, environment, json_lines, pool, until
 
 ONE = ("--url", "embedded", "--processes", "1", "--spares", "0")
 
@@ -154,6 +155,21 @@ def test_it_leaves_when_its_standard_input_ends(worker: Callable[..., Running]) 
     running.process.stdin.close()
     running.process.stdin = None
     assert running.ended() == 0
+
+
+def test_a_standard_input_that_never_ends_is_refused() -> None:
+    command = [*COMMAND, "worker", "--subject", "a", "--until-stdin-closes"]
+    run = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env=environment(),
+    )
+    assert run.returncode == 2
+    assert "needs a pipe" in run.stderr
 
 
 def test_json_logs_hold_events_and_facts(worker: Callable[..., Running]) -> None:
