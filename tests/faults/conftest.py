@@ -116,14 +116,14 @@ class Worker:
     def __init__(self, server: EmbeddedServer, log: Path, **given: Any) -> None:
         self.log = log
         options = {"url": [server.url], "user": server.user, "password": server.password, **given}
-        self._out = log.open("wb")
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, json.dumps(options)],
-            stdout=self._out,
-            stderr=log.with_suffix(".err").open("wb"),
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            cwd=ROOT,
-        )
+        with log.open("wb") as out, log.with_suffix(".err").open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", WORKER, json.dumps(options)],
+                stdout=out,
+                stderr=err,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                cwd=ROOT,
+            )
 
     @property
     def events(self) -> list[tuple[str, dict[str, Any]]]:
@@ -157,7 +157,6 @@ class Worker:
             self.process.send_signal(signal.SIGCONT)
         self.process.kill()
         self.process.wait(10)
-        self._out.close()
 
 
 @pytest.fixture(scope="session")
