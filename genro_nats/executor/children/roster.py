@@ -221,7 +221,8 @@ class Roster:
         self.leaving.discard(child)
         if child.exit_status is None:
             self._spawner.kill(child.pid)  # it closed its pipe and lives on
-        orphans, child.inflight = list(child.inflight.values()), {}
+        orphans = [work for work in child.inflight.values() if not work.done]
+        child.inflight = {}
         child.close_tokens()
         error = _lost(child, orphans)
         hello = self._hello.get(child)

@@ -1,0 +1,66 @@
+"""Calls sent ahead move away from behind a call that turns out long; none runs twice."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from genro_nats import ProcessExecutor
+from tests.faults import jobs
+from tests.faults.conftest import Notes, children, roster
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_no_short_call_waits_behind_a_long_one_while_a_child_is_idle(notes: Notes) -> None:
+    async with ProcessExecutor("p", max_workers=2, spares=0) as pool:
+        for _ in range(3):
+            for n in range(200):
+                await pool.submit(jobs.nap, 0)
+            begin = time.monotonic()
+            long = asyncio.create_task(pool.submit(jobs.nap, 0.6))
+            short = [asyncio.create_task(pool.submit(jobs.nap, 0)) for _ in range(15)]
+            await asyncio.gather(*short)
+            took = time.monotonic() - begin
+            assert not long.done()
+            assert took < 0.3
+            await long
+            assert time.monotonic() - begin < 1.0
+
+
+async def test_when_long_ones_hide_among_many(notes: Notes) -> None:
+    rng = random.Random(11)
+    async with ProcessExecutor("p", max_workers=2, spares=1) as pool:
+        for n in range(20):
+            await pool.submit(jobs.work, notes.path, f"warm{n}")
+        for turn in range(4):
+            keys = [f"{turn}.{n}" for n in range(250)]
+            long = set(rng.sample(keys, 6))
+            begin = time.monotonic()
+            calls = [pool.submit(jobs.work, notes.path, key, 0.08 if key in long else 0.0) for key in keys]
+            assert await asyncio.wait_for(asyncio.gather(*calls), 20) == keys
+            # 6 x 80 ms over two children, and the rest.
+            assert time.monotonic() - begin < 0.24 * 1.8 + 0.4
+        assert notes.most() == 1
+        assert roster(pool).lost == 0
+        assert len(children(pool)) == 2
+
+
+async def test_stealing_with_cancels_and_recycling(notes: Notes) -> None:
+    rng = random.Random(5)
+    async with ProcessExecutor("p", max_workers=2, spares=2, max_tasks_per_child=40) as pool:
+        calls = []
+        for n in range(800):
+            seconds = 0.02 if rng.random() < 0.02 else 0.0
+            calls.append(asyncio.create_task(pool.submit(jobs.work, notes.path, f"{n}", seconds)))
+            if n % 20 == 19:
+                rng.choice(calls).cancel()
+                await asyncio.sleep(rng.uniform(0, 0.01))
+        outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        for n, outcome in enumerate(outcomes):
+            assert outcome == f"{n}" or (isinstance(outcome, asyncio.CancelledError) and calls[n].cancelled())
+        assert notes.most() == 1
+        assert pool.metrics["busy"] == 0
