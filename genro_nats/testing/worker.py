@@ -17,6 +17,7 @@ from genro_nats.errors import ExecutorError
 __all__ = ["WorkerFactory", "WorkerProcess"]
 
 START_LIMIT = 30.0  # seconds
+_SHOWN = 1 << 20  # bytes of a log that are shown at most
 
 
 class WorkerProcess:
@@ -29,9 +30,12 @@ class WorkerProcess:
         ExecutorError: it ended, or was not ready in time; with what it wrote to stderr.
     """
 
-    def __init__(self, options: dict[str, Any], *, kind: str = "process", drain_timeout: float = 10.0) -> None:
+    def __init__(
+        self, options: dict[str, Any], *, kind: str = "process", drain_timeout: float = 10.0
+    ) -> None:
         self.options = options
         self._log = tempfile.TemporaryFile(prefix="genro-nats-worker-")  # noqa: SIM115 - lives as long as this
+        self._rest = b""  # the log, once its file is closed
         self._shown = 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "genro_nats.testing.worker_main"],
@@ -90,17 +94,22 @@ class WorkerProcess:
     def kill(self) -> int:
         """SIGKILL, and see it end."""
         self._process.kill()
-        self._close()
-        return self._process.wait(10)
+        try:
+            return self._process.wait(10)
+        finally:
+            self._close()
 
     def stderr(self, *, new: bool = False) -> str:
         """What it logged; with ``new`` only since it was last shown so."""
         start = self._shown if new else 0
-        data = os.pread(self._log.fileno(), 1 << 20, start)
-        self._shown = start + len(data)
-        return data.decode(errors="replace")
+        data = self._rest if self._log.closed else os.pread(self._log.fileno(), _SHOWN, 0)
+        self._shown = len(data)
+        return data[start:].decode(errors="replace")
 
     def _close(self) -> None:
+        if not self._log.closed:
+            self._rest = os.pread(self._log.fileno(), _SHOWN, 0)
+            self._log.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

@@ -13,15 +13,23 @@ _SHARED = {
     Can.IMPORT: "the function itself is called",
     Can.CARRY: "every context variable is there anyway",
 }
+_INLINE = {
+    **_SHARED,
+    Can.RUN_BESIDE: "calls run in the thread that awaits them",
+    Can.END_SYNC: "nothing can interrupt a sync function in the event loop's own thread",
+    Can.TELL_SYNC: "the caller can't cancel while the function runs in its thread",
+}
+_MEMORY = {
+    Can.IMPORT: "functions are looked up in this process",
+    Can.SHARE_CONTEXT: "only what is carried travels, as to a worker",
+    Can.RUN_BESIDE: "calls run in the task that runs them",
+    Can.END_SYNC: "nothing can interrupt a sync function in the event loop's own thread",
+    Can.TELL_SYNC: "the caller can't cancel while the function runs in its thread",
+}
 
 
 class TestInline(ExecutorConformance):
-    lacks = {
-        **_SHARED,
-        Can.RUN_BESIDE: "calls run in the thread that awaits them",
-        Can.END_SYNC: "nothing can interrupt a sync function in the event loop's own thread",
-        Can.TELL_SYNC: "the caller can't cancel while the function runs in its thread",
-    }
+    lacks = _INLINE
 
     @pytest.fixture
     def make_executor(self) -> Factory:
@@ -47,13 +55,7 @@ class TestAsync(ExecutorConformance):
 
 
 class TestMemory(ExecutorConformance):
-    lacks = {
-        Can.IMPORT: "functions are looked up in this process",
-        Can.SHARE_CONTEXT: "only what is carried travels, as to a worker",
-        Can.RUN_BESIDE: "calls run in the task that runs them",
-        Can.END_SYNC: "nothing can interrupt a sync function in the event loop's own thread",
-        Can.TELL_SYNC: "the caller can't cancel while the function runs in its thread",
-    }
+    lacks = _MEMORY
 
     @pytest.fixture
     def make_executor(self) -> Factory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ _LACKS = {
     Can.SHARE_CONTEXT: "only what is carried travels to a worker",
     Can.INITIALISE: "the worker's own initializer runs there",
 }
-_KINDS = {
+_KILLED = {**_LACKS, Can.TELL_SYNC: "a single-threaded child is killed instead"}
+_KINDS: dict[str, dict[str, Any]] = {
     "sync": {"max_workers": 2, "spares": 1},
     "threads": {"max_workers": 2, "threads": 2, "spares": 1, "cancel_grace": 0.2},
     "async": {"kind": "async-process", "max_workers": 2, "spares": 1, "cancel_grace": 0.2},
@@ -45,7 +47,7 @@ class _Nats:
 
 @pytest.mark.parametrize("worker", ["sync"], indirect=True)
 class TestNats(_Nats, ExecutorConformance):
-    lacks = {**_LACKS, Can.TELL_SYNC: "a single-threaded child is killed instead"}
+    lacks = _KILLED
 
 
 @pytest.mark.parametrize("worker", ["threads"], indirect=True)

@@ -8,6 +8,7 @@ from genro_nats import AsyncProcessExecutor, ExecutorRegistry, LocalExecutor, Pr
 from genro_nats.testing.conformance import Can, ExecutorConformance, Factory, QuickConformance
 
 _APART = {Can.SHARE_CONTEXT: "only what is carried travels to another process"}
+_KILLED = {**_APART, Can.TELL_SYNC: "a single-threaded child is killed instead"}
 
 
 class _OnAsyncio:
@@ -17,7 +18,7 @@ class _OnAsyncio:
 
 
 class TestProcess(_OnAsyncio, ExecutorConformance):
-    lacks = {**_APART, Can.TELL_SYNC: "a single-threaded child is killed instead"}
+    lacks = _KILLED
 
     @pytest.fixture
     def make_executor(self) -> Factory:
@@ -51,7 +52,9 @@ class TestLocalAlias(_OnAsyncio, QuickConformance):
     def make_executor(self, request: pytest.FixtureRequest) -> Factory:
         if request.param == "class":
             return lambda **options: LocalExecutor("conform", **{"max_workers": 1, **options})
-        return lambda **options: ExecutorRegistry().executor("local", name="conform", max_workers=1, **options)
+        return lambda **options: ExecutorRegistry().executor(
+            "local", name="conform", max_workers=1, **options
+        )
 
 
 class TestFromTrio(QuickConformance):

@@ -27,7 +27,7 @@ class EndingTests(SuiteBase):
         late = pool(timeout=0.2)(samples.hold_async)
         with pytest.raises(CallTimeoutError) as caught:
             await late(marks.path)
-        assert caught.value.timeout == pytest.approx(0.2)
+        assert caught.value.timeout == pytest.approx(0.2, abs=0.15)  # less what starting took
         assert isinstance(caught.value, TimeoutError)
         assert pool.metrics["timed_out"] == 1
         await self.assert_usable(pool)
@@ -42,7 +42,8 @@ class EndingTests(SuiteBase):
 
     async def test_the_deadline_of_every_call_of_a_pool(self, make: Factory, marks: Marks) -> None:
         self.need(Can.TAKE_LIMITS)
-        pool = make(timeout=1.0)
+        pool = make(timeout=0.3)
+        await pool.start()
         with pytest.raises(CallTimeoutError):
             await pool.submit(samples.hold_async, marks.path)
         await self.assert_usable(pool)

@@ -83,7 +83,7 @@ class ErrorTests(SuiteBase):
     async def test_an_argument_that_cannot_be_pickled_is_named(self, pool: BaseExecutor) -> None:
         self.need(Can.COPY)
         with pytest.raises(CodecError, match=r"argument 'b' of .*samples:add") as caught:
-            await pool.submit(samples.add, 1, b=threading.Lock())  # type: ignore[arg-type]
+            await pool.submit(samples.add, 1, b=threading.Lock())
         assert caught.value.argument == "b"
         assert await pool.submit(samples.add, 1) == 2
 
@@ -99,9 +99,7 @@ class ErrorTests(SuiteBase):
             await pool.submit(samples.make_lock)
         assert await pool.submit(samples.add, 1) == 2
 
-    async def test_an_unimportable_module(
-        self, pool: BaseExecutor, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_an_unimportable_module(self, pool: BaseExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
         self.need(Can.IMPORT)
         ghost = ModuleType("conformance_ghost")
         exec("def there(): return 1", ghost.__dict__)  # noqa: S102 - a module only this process has

@@ -86,9 +86,7 @@ class LifeTests(SuiteBase):
             assert await call.result() == "call"
             await closing.result()
 
-    async def test_shutdown_without_waiting_ends_the_calls_in_hand(
-        self, make: Factory, marks: Marks
-    ) -> None:
+    async def test_shutdown_without_waiting_ends_the_calls_in_hand(self, make: Factory, marks: Marks) -> None:
         self.need(Can.END_SYNC)
         pool = make()
         async with anyio.create_task_group() as group:

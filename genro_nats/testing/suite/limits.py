@@ -81,7 +81,7 @@ class LimitTests(SuiteBase):
             await marks.begun()
             for n in range(10):
                 assert await pool.submit(samples.add_async, n) == n + 1
-            for n in range(3):
+            for _ in range(3):
                 with pytest.raises(LookupError):
                     await pool.submit(samples.fail_async)
             with pytest.raises(CallTimeoutError):
@@ -91,7 +91,12 @@ class LimitTests(SuiteBase):
             await cancelled.cancel()
             assert [x async for x in pool.stream(samples.numbers_async, 3)] == [0, 1, 2]
             facts = pool.metrics
-            assert (facts["submitted"], facts["completed"], facts["failed"], facts["pending"]) == (17, 11, 5, 1)
+            assert (facts["submitted"], facts["completed"], facts["failed"], facts["pending"]) == (
+                17,
+                11,
+                5,
+                1,
+            )
             assert (facts["cancelled"], facts["timed_out"]) == (1, 1)
             marks.release()
             await running.result()

@@ -66,11 +66,12 @@ class MapTests(SuiteBase):
                 given += 1
                 yield n
 
-        found = []
+        results = pool.map(samples.negative, items(), concurrency=2)
+        assert [await anext(results), await anext(results)] == [0, 1]
         with pytest.raises(ValueError, match="-2 is negative"):
-            async for value in pool.map(samples.negative, items(), concurrency=2):
-                found.append(value)
-        assert found == [0, 1]
+            await anext(results)
+        with pytest.raises(StopAsyncIteration):
+            await anext(results)
         assert given < 1000
         await until(lambda: pool.metrics["pending"] == 0)
         assert await pool.submit(samples.add, 1) == 2

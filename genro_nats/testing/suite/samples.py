@@ -1,5 +1,6 @@
 """Functions that the conformance suite runs in pools: every worker can import them."""
 
+# ruff: noqa: ASYNC240 - a mark is one system call
 from __future__ import annotations
 
 import asyncio
