@@ -17,8 +17,17 @@ class DetachedExecutor(Pool):
 
     kind = "detached"
 
+    def __init__(self, name: str, address: str = "") -> None:
+        super().__init__(name)
+        self._address = address
+
+    @property
+    def address(self) -> str:
+        """The address of the pool it stands for: a worker knows that, not the caller's name for it."""
+        return self._address
+
     def _is_inside(self, context: CallContext) -> bool:
-        return context.pool == self.name
+        return context.address == self._address if self._address else context.pool == self.name
 
     async def _run(self, call: Call) -> Any:
         self._unknown()

@@ -159,6 +159,7 @@ class Function(Generic[P, R_co]):
             self.aliases,
             self._options.timeout,
             self._prefix,
+            getattr(self.executor, "address", ""),
         )
 
     def __repr__(self) -> str:
@@ -211,6 +212,7 @@ def _restored(
     aliases: tuple[str, ...],
     timeout: float | None,
     prefix: tuple[Any, ...],
+    address: str = "",
 ) -> Function[..., Any]:
     """What a pickled Function becomes: the module's own if it is of that pool, else one without a pool."""
     found = find_object(target) if isinstance(target, str) else target
@@ -221,4 +223,5 @@ def _restored(
 
     plain = unwrap(found)
     wrapper = CoroutineFunction if is_async(plain) else Function
-    return wrapper(DetachedExecutor(pool), plain, name=name, aliases=aliases, options=options, prefix=prefix)
+    pool_there = DetachedExecutor(pool, address)
+    return wrapper(pool_there, plain, name=name, aliases=aliases, options=options, prefix=prefix)

@@ -94,7 +94,7 @@ class ProcessEngine:
         name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
-        work.items = items
+        work.items, work.on_progress = items, call.on_progress
         self._pool.run(work)
 
         def control(frame: Frame) -> None:
@@ -112,11 +112,16 @@ class ProcessEngine:
 
 
 class _StreamWork(Work):
-    __slots__ = ("items",)
+    __slots__ = ("items", "on_progress")
     items: ItemBuffer
+    on_progress: Callable[[ProgressUpdate], object] | None
 
     def received(self, kind: int, data: Buffer) -> None:
-        self.items.put(decode(data)[0])
+        frame, _ = decode(data)
+        if kind == FrameKind.PROGRESS:
+            tell_progress(self.on_progress, frame)
+        else:
+            self.items.put(frame)
 
     def failed(self, error: Exception) -> None:
         self.items.fail(error)

@@ -90,7 +90,8 @@ class ChildPool:
             )
             return
         if work.deadline != inf:
-            work.timer = self._loop.call_at(work.deadline, self._expired, work)
+            seconds = round(work.deadline - self._loop.time(), 3)
+            work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
         work.short = not work.stream and self._short.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
@@ -118,9 +119,12 @@ class ChildPool:
         if work.child is not None:
             work.child.control(frame)
 
-    def _expired(self, work: Work) -> None:
+    def _expired(self, work: Work, seconds: float) -> None:
         name = work.key.decode(errors="replace")
-        self.cancel(work, CallTimeoutError(f"{name} was not done at its deadline.", function=name))
+        self.cancel(
+            work,
+            CallTimeoutError(f"{name} was not done within {seconds:g} s.", timeout=seconds, function=name),
+        )
 
     def _fail(self, work: Work, error: Exception) -> None:
         if not work.done:
