@@ -87,7 +87,7 @@ async def test_a_caller_that_leaves_takes_its_call_along() -> None:
         await pool.wait_pending()
         await call.cancel()
     assert pool.pending == ()
-    with pytest.raises(ExecutorError, match="holds 0 calls after 0.02 s"):
+    with pytest.raises(ExecutorError, match=r"holds 0 calls after 0\.02 s"):
         await pool.run_next(timeout=0.02)
 
 
