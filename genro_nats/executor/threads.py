@@ -128,12 +128,18 @@ class Threads:
 
         Raises CallTimeoutError at the deadline; the thread is free only once the function returns.
         """
+        work = partial(call.function, *call.args, **call.kwargs)
         listener = call.on_progress
-        if listener is not None:
-            call.on_progress = partial(caller_post(), listener)
-        return await self.step(
-            partial(call.function, *call.args, **call.kwargs), describe(call), call.timeout
-        )
+        if listener is None:
+            return await self.step(work, describe(call), call.timeout)
+        post = caller_post()
+        call.on_progress = partial(post, listener)
+        value = await self.step(work, describe(call), call.timeout)
+        # What the thread posted comes before the value, also when the value was there at once.
+        told = Signal()
+        post(told.set)
+        await told.wait()
+        return value
 
     async def step(self, work: Callable[[], Any], context: CallContext, timeout: float | None) -> Any:
         """Run ``work()`` on a thread as part of the call that ``context`` describes."""
