@@ -90,6 +90,9 @@ class ChildPool:
             )
             return
         if work.deadline != inf:
+            if work.deadline <= self._loop.time():
+                self._expired(work)
+                return
             work.timer = self._loop.call_at(work.deadline, self._expired, work)
         work.short = not work.stream and self._short.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
