@@ -138,7 +138,9 @@ async def test_calls_that_are_none(stranger: Stranger) -> None:
         id = os.urandom(16)
         begin = time.monotonic()
         outcome = await stranger.ask(make(id), id)
-        if not isinstance(outcome, kind) or text.split("|")[0] not in str(outcome) and text.split("|")[-1] not in str(outcome):
+        if not isinstance(outcome, kind) or (
+            text.split("|")[0] not in str(outcome) and text.split("|")[-1] not in str(outcome)
+        ):
             wrong.append((what, repr(outcome)[:300]))
         assert time.monotonic() - begin < 1.0, what
         if stranger.worker.count("call.rejected") > rejected:
@@ -152,12 +154,24 @@ async def test_calls_that_are_none(stranger: Stranger) -> None:
 
 async def test_calls_without_a_usable_reply_subject(stranger: Stranger) -> None:
     client, id = stranger.client, os.urandom(16)
-    replies = ["", "x", "a.b.c", f"{stranger.inbox}.{os.urandom(16).hex()}", f"{stranger.inbox}." + "y" * 3900]
+    replies = [
+        "",
+        "x",
+        "a.b.c",
+        f"{stranger.inbox}.{os.urandom(16).hex()}",
+        f"{stranger.inbox}." + "y" * 3900,
+    ]
     for number, reply in enumerate(replies, 1):
         await client.publish(stranger.calls, call(id), reply=reply)
         await until(lambda: stranger.worker.count("call.rejected") == number)  # noqa: B023
     # nats-py would refuse to send bytes that are not UTF-8; the server passes them on.
-    raw = f"PUB {stranger.calls} ".encode() + b"\xff\xfe " + f"{len(call(id))}\r\n".encode() + call(id) + b"\r\n"
+    raw = (
+        f"PUB {stranger.calls} ".encode()
+        + b"\xff\xfe "
+        + f"{len(call(id))}\r\n".encode()
+        + call(id)
+        + b"\r\n"
+    )
     client._transport.write(raw)
     await client.flush()
     for subject in (stranger.calls, stranger.control):
@@ -169,7 +183,7 @@ async def test_calls_without_a_usable_reply_subject(stranger: Stranger) -> None:
 async def test_control_messages_that_are_none(stranger: Stranger, notes: Notes) -> None:
     running = asyncio.create_task(stranger.pool.submit(jobs.work, notes.path, "a", 1.0))
     await notes.wait()
-    id = next(iter(stranger.pool._home.engine._pending))  # type: ignore[union-attr, attr-defined]
+    id = next(iter(stranger.pool._home.engine._pending))  # type: ignore[union-attr]
     messages = [
         b"",
         b"x" * 100,
@@ -213,7 +227,7 @@ async def test_random_bytes(stranger: Stranger) -> None:
     rng = random.Random(1)
     inbox = stranger.pool
     await inbox.submit(jobs.pid)
-    callers = inbox._home.engine._inbox  # type: ignore[union-attr, attr-defined]
+    callers = inbox._home.engine._inbox  # type: ignore[union-attr]
     for turn in range(3000):
         id = rng.randbytes(16)
         data = mutated(rng, call(id))
@@ -264,7 +278,9 @@ async def test_garbage_in_a_callers_inbox(stranger: Stranger, notes: Notes) -> N
 async def test_what_functions_do_wrong(stranger: Stranger) -> None:
     pool = stranger.pool
     for kind in ("reduce", "lock"):
-        with pytest.raises(CodecError, match="result of tests.faults.jobs:give_unpicklable can't be sent back"):
+        with pytest.raises(
+            CodecError, match=r"result of tests.faults.jobs:give_unpicklable can't be sent back"
+        ):
             await pool.submit(jobs.give_unpicklable, kind)
     with pytest.raises(RemoteError, match="SystemExit"):
         await asyncio.wait_for(pool.submit(jobs.give_unpicklable, "exit"), 3)
@@ -286,7 +302,7 @@ async def test_100_mb_over_the_limit(shared_fleet: Fleet) -> None:
     worker = await shared_fleet.worker(max_workers=1)
     pool = shared_fleet.caller()
     await pool.submit(jobs.pid)
-    limit = pool._home.engine._connection.max_payload  # type: ignore[union-attr, attr-defined]
+    limit = pool._home.engine._connection.max_payload  # type: ignore[union-attr]
     with pytest.raises(PayloadTooLargeError) as failed:
         await asyncio.wait_for(pool.submit(jobs.take_bytes, bytes(limit + (100 << 20))), 5)
     assert failed.value.limit == limit

@@ -82,7 +82,7 @@ async def test_cancel_storms(notes: Notes) -> None:
                 calls[n].cancel()
                 if rng.random() < 0.2:
                     await asyncio.sleep(rng.uniform(0, 0.002))
-            done, late = await asyncio.wait([calls[n] for n in kept], timeout=0.7)
+            _, late = await asyncio.wait([calls[n] for n in kept], timeout=0.7)
             for call in late:  # those that sleep for long
                 call.cancel()
             outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
@@ -151,9 +151,7 @@ async def test_a_thread_that_looks_is_freed_without_losing_the_child(notes: Note
 async def test_an_async_function_that_will_not_end(notes: Notes, tmp_path: Path) -> None:
     async with AsyncProcessExecutor("p", max_workers=1, concurrency=4, cancel_grace=0.2) as pool:
         pid = await pool.submit(jobs.pid)
-        stuck = asyncio.create_task(
-            pool.submit(jobs.async_stubborn, notes.path, str(tmp_path / "never"))
-        )
+        stuck = asyncio.create_task(pool.submit(jobs.async_stubborn, notes.path, str(tmp_path / "never")))
         await notes.wait()
         neighbour = asyncio.create_task(pool.submit(jobs.async_work, notes.path, "n", 0.8))
         await notes.wait(2)

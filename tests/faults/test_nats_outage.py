@@ -28,7 +28,7 @@ async def test_a_reply_made_during_the_outage_arrives_after_it(fleet: Fleet, not
     await asyncio.sleep(0.7)  # the call ends while nobody can hear it
     await asyncio.to_thread(fleet.server.restart)
     begin = time.monotonic()
-    assert await asyncio.wait_for(asyncio.gather(call, new), 10) == ["a", "new"]
+    assert [*await asyncio.wait_for(asyncio.gather(call, new), 10)] == ["a", "new"]
     assert time.monotonic() - begin < 6
     assert notes.most() == 1
 
@@ -76,7 +76,7 @@ async def test_a_server_that_stays_away(fleet: Fleet, notes: Notes) -> None:
     await until(lambda: not pool.metrics["connected"])
     with pytest.raises(CallTimeoutError):
         await pool(timeout=0.3)(jobs.pid)()
-    with pytest.raises(ConnectionLostError, match="has been away for 1.5 s"):
+    with pytest.raises(ConnectionLostError, match=r"has been away for 1\.5 s"):
         await asyncio.wait_for(call, 4)
     begin = time.monotonic()
     with pytest.raises(ConnectionLostError):
@@ -112,16 +112,19 @@ async def test_a_frozen_server(fleet: Fleet, notes: Notes) -> None:
 async def test_a_stream_over_a_restart_ends(fleet: Fleet, notes: Notes) -> None:
     await fleet.worker()
     pool = fleet.caller()
-    seen = 0
+    seen: list[int] = []
+
+    async def take() -> None:
+        async for number in pool(jobs.numbers).stream(notes.path, 10_000_000):
+            seen.append(number)
+            if len(seen) == 100:
+                fleet.server.kill()
+                await asyncio.to_thread(fleet.server.restart)
+
     with pytest.raises(ConnectionLostError, match="items may be missing"):
-        async with asyncio.timeout(8):
-            async for number in pool(jobs.numbers).stream(notes.path, 10_000_000):
-                assert number == seen
-                seen += 1
-                if seen == 100:
-                    fleet.server.kill()
-                    await asyncio.to_thread(fleet.server.restart)
-    assert seen >= 100
+        await asyncio.wait_for(take(), 8)
+    assert seen == list(range(len(seen)))
+    assert len(seen) >= 100
     await notes.wait()
     assert await asyncio.wait_for(pool.submit(jobs.pid), 5)
 

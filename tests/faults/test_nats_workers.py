@@ -83,7 +83,7 @@ async def test_draining_under_load_fails_no_call(shared_fleet: Fleet, notes: Not
     await asyncio.wait_for(stopped.wait(), 10)
     first.signal(signal.SIGTERM)
     results = await asyncio.wait_for(asyncio.gather(*lanes), 20)
-    assert sorted(sum(results, [])) == sorted(keys)
+    assert sorted(key for mine in results for key in mine) == sorted(keys)
     assert notes.most() == 1
     assert await first.ended() == 0
     assert second.process.poll() is None
@@ -182,8 +182,8 @@ async def test_a_killed_caller_leaves_a_working_worker(shared_fleet: Fleet, note
 
 async def test_a_wrong_password_is_named_and_not_shown(shared_fleet: Fleet) -> None:
     pool = shared_fleet.caller()
-    options = pool.options.__class__(subject="x", 
-        url=(shared_fleet.server.url,), user=shared_fleet.server.user, password="s3cret-wrong"
+    options = pool.options.__class__(
+        subject="x", url=(shared_fleet.server.url,), user=shared_fleet.server.user, password="s3cret-wrong"
     )
     wrong = pool.__class__("wrong", options)
     begin = time.monotonic()
