@@ -134,8 +134,7 @@ async def test_replies_sent_before_the_death_arrive_even_when_a_write_fails(note
         await until(lambda: len(_queued(transport)) > 0)
         await asyncio.sleep(0.05)  # the last reply's way from its thread into the pipe can't be seen
         os.kill(child.pid, signal.SIGKILL)
-        await until(lambda: not alive(child.pid))
-        child._protocol.send([b"x"])
+        await until(lambda: child._protocol.send([b"x"]) or child.ended)  # type: ignore[func-returns-value]
         outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
         assert outcomes == ["f0", "f1", "f2"]
 
