@@ -381,6 +381,17 @@ class NatsEngine:
 
     def _went_down(self) -> None:
         self._down_since = self._loop.time()
+        for pending in list(self._pending.values()):
+            # Items may be lost with the connection, and a stream with a gap must not go on.
+            if pending.items is not None and pending.worker:
+                self._cancel_remote(pending)
+                pending.fail(
+                    ConnectionLostError(
+                        f"The connection to the NATS server at {self._connection.shown} was lost "
+                        "while a stream ran: items may be missing.",
+                        url=self._connection.shown,
+                    )
+                )
 
     def _came_back(self) -> None:
         """Ask the workers which of our calls they hold, and give them time to answer."""

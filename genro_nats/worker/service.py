@@ -25,7 +25,14 @@ from genro_nats.codec.frame import (
     name_of,
 )
 from genro_nats.config import PoolOptions
-from genro_nats.errors import CodecError, DecodeError, ExecutorError, PayloadTooLargeError, WorkerLostError
+from genro_nats.errors import (
+    CodecError,
+    ConnectionLostError,
+    DecodeError,
+    ExecutorError,
+    PayloadTooLargeError,
+    WorkerLostError,
+)
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.work import Work
@@ -108,6 +115,7 @@ class PoolService:
         """Start the children, then take calls. Raises what keeps a child from starting."""
         self._loop = asyncio.get_running_loop()
         await self.children.start()
+        self._connection.on_down.append(self._break_streams)
         self._subscriptions = [
             await self._connection.subscribe(self._subjects.control, self._controlled),
             await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP),
@@ -134,6 +142,19 @@ class PoolService:
             work.done = True
             self._refuse(work.reply, work.id)
             self._forget(work)
+
+    def _break_streams(self) -> None:
+        """Items may be lost with the connection, and a stream with a gap must not go on."""
+        for work in list(self._works.values()):
+            if work.stream:
+                self.children.cancel(
+                    work,
+                    ConnectionLostError(
+                        "The worker's connection to the NATS server was lost while a stream ran: "
+                        "items may be missing.",
+                        url=self._connection.shown,
+                    ),
+                )
 
     async def settled(self, timeout: float) -> None:
         """Wait until every reply has been acknowledged, at most ``timeout`` seconds."""
