@@ -20,6 +20,7 @@ from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
+    ConfigurationError,
     ConnectionLostError,
     DecodeError,
     ExecutorClosedError,
@@ -86,6 +87,7 @@ class NatsEngine:
         self._encoder = CallEncoder()
         self._pending: dict[bytes, _Pending] = {}
         self._acks: dict[str, list[bytes]] = {}
+        self._refusal: ConfigurationError | None = None
         self._returned_at = -inf
         self._down_since: float | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -102,8 +104,12 @@ class NatsEngine:
         await self._connection.start()
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
+        self._connection.on_error.append(self._denied)
         await self._connection.subscribe(self._inbox + "*", self._received)
         await self._connection.flush()
+        if self._refusal is not None:
+            await self._connection.aclose()
+            raise self._refusal
         self._outbox = Outbox(self._connection)
 
     async def aclose(self, wait: bool = True) -> None:
@@ -297,6 +303,27 @@ class NatsEngine:
                 retry_after=2.0,
             )
         )
+
+    def _denied(self, error: BaseException) -> None:
+        """The server forbids what every call needs: no call without a worker so far will find one."""
+        text = str(error).lower()  # nats-py lowers the subject's case
+        subjects = (self._subjects.call, self._inbox + "*")
+        denied = next((s for s in subjects if f'"{s.lower()}"' in text), None)
+        if denied is None or "permissions violation" not in text:
+            return
+        publishing = denied == self._subjects.call
+        refusal = ConfigurationError(
+            f"The NATS server at {self._connection.shown} does not allow this user to "
+            f"{'publish' if publishing else 'subscribe'} to {denied!r}. "
+            "Grant it in the server's permissions, or check user, prefix and subject.",
+            executor=self._name,
+            subject=self._subject,
+        )
+        if not publishing:
+            self._refusal = refusal
+        for pending in self._pending.values():
+            if not pending.worker:
+                pending.fail(refusal)
 
     def _refused(self, pending: _Pending) -> None:
         """A full or leaving worker did not start the call."""

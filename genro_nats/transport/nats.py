@@ -12,8 +12,10 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+import ssl
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -32,9 +34,14 @@ _BACKOFF: Final = (0.05, 2.0)  # seconds, first and last, between attempts to re
 _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
 _AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
+_DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose TLS failed never closes well
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
+
+
+class _NoTLSError(NatsError):
+    """TLS was asked for, and the server speaks without."""
 
 
 class Message(NamedTuple):
@@ -47,14 +54,47 @@ class Message(NamedTuple):
 
 
 class _Client(Client):
-    """nats-py's client, which hands a message to its subscription where it builds it.
+    """nats-py's client without its lapses, handing each message on where it is built.
 
-    That spares each message a queue and a task switch; were the method no longer called,
-    messages would take nats-py's usual way. Undecodable bytes in a subject would end the
-    reading of this connection: such a message is dropped.
+    That spares each message a queue and a task switch; were ``_build_message`` no longer
+    called, messages would take nats-py's usual way. A message with undecodable bytes in its
+    subjects does not make it deaf, a login in a URL is unquoted, and nothing secret goes over
+    a plain connection where TLS was asked for.
     """
 
     direct: dict[int, Subscription]
+
+    def _connect_command(self) -> bytes:
+        if self.options.get("tls") and not self._encrypted():
+            raise _NoTLSError("nats: the server offers no TLS")
+        self._take_login()
+        return super()._connect_command()
+
+    async def _connect_to_server(self, s: Any) -> None:
+        seconds = self.options["connect_timeout"]
+        if s.uri.scheme in ("ws", "wss"):
+            import aiohttp  # an extra; it warns of the plain number that nats-py would hand it
+
+            self.options["connect_timeout"] = aiohttp.ClientWSTimeout(ws_close=seconds)
+        try:
+            await super()._connect_to_server(s)
+        finally:
+            self.options["connect_timeout"] = seconds
+
+    def _encrypted(self) -> bool:
+        server = self._current_server
+        scheme = server.uri.scheme if server else ""
+        return scheme == "wss" or (scheme != "ws" and bool(self._server_info.get("tls_required")))
+
+    def _take_login(self) -> None:
+        uri = self._current_server.uri if self._current_server else None
+        stated = self.options["user"] or self.options["token"]
+        if uri is None or uri.username is None or stated:
+            return
+        if uri.password is None:
+            self.options["token"] = unquote(uri.username)
+        else:
+            self.options["user"], self.options["password"] = unquote(uri.username), unquote(uri.password)
 
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Any:
         try:
@@ -134,7 +174,7 @@ class Connection:
                     try:
                         await self._connect(target)
                     except (OSError, NatsError) as error:
-                        self._refuse_if_final(error)
+                        self._refuse_if_final(error, target)
                         await asyncio.sleep(_BACKOFF[0])
         except TimeoutError:
             await self._address.release()
@@ -147,7 +187,14 @@ class Connection:
             await self._address.release()
             raise
 
-    def _refuse_if_final(self, error: BaseException) -> None:
+    def _refuse_if_final(self, error: BaseException, target: Target) -> None:
+        # Of several servers another one may do better: all of them get their turn.
+        if len(target.servers) == 1 and (trouble := _tls_trouble(error) or _tls_trouble(self._last_error)):
+            raise ConnectionLostError(
+                f"TLS with the NATS server at {self.shown} failed: {trouble}. "
+                "Check url, tls_ca, tls_cert and tls_key, and tls_hostname.",
+                url=self.shown,
+            ) from error
         final = error if isinstance(error, AuthorizationError) else self._last_error
         if isinstance(final, AuthorizationError) or "authorization" in str(final).lower():
             raise ConnectionLostError(
@@ -167,6 +214,29 @@ class Connection:
         async def closed() -> None:
             self._on_closed(client)
 
+        try:
+            await self._open(client, servers, closed, target.credentials)
+            for subscription in self._subscriptions:
+                await self._attach(client, subscription)
+            await client.flush()
+        except BaseException:
+            await self._close_client(client, _DROP_TIMEOUT)
+            raise
+        self._client = client
+        self._known = (
+            [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
+        )
+        self.max_payload = client.max_payload
+        self.up_since = self._loop.time()
+        self.up.set()
+
+    async def _open(
+        self,
+        client: Client,
+        servers: list[str],
+        closed: Callable[[], Awaitable[None]],
+        credentials: dict[str, Any],
+    ) -> None:
         await client.connect(
             servers,
             name=self._name,
@@ -178,22 +248,8 @@ class Connection:
             error_cb=self._on_error,
             closed_cb=closed,
             skip_subject_validation=True,
-            **target.credentials,
+            **credentials,
         )
-        try:
-            for subscription in self._subscriptions:
-                await self._attach(client, subscription)
-            await client.flush()
-        except BaseException:
-            await self._close_client(client)
-            raise
-        self._client = client
-        self._known = (
-            [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
-        )
-        self.max_payload = client.max_payload
-        self.up_since = self._loop.time()
-        self.up.set()
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:
         subscription.session = await client.subscribe(
@@ -344,7 +400,13 @@ class Connection:
             await self._close_client(client)
         await self._address.release()
 
-    async def _close_client(self, client: Client) -> None:
+    async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
         with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
+            async with asyncio.timeout(limit):
                 await client.close()
+
+
+def _tls_trouble(error: BaseException | None) -> str:
+    """What is wrong with TLS, if that is what the error is about."""
+    cause = getattr(error, "certificate_error", getattr(error, "os_error", error))  # aiohttp's wrappers
+    return str(cause) if isinstance(cause, ssl.SSLError | ssl.CertificateError | _NoTLSError) else ""
