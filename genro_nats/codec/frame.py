@@ -25,7 +25,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from itertools import chain
 from math import inf
 from typing import Final, NamedTuple
 
@@ -86,7 +85,6 @@ class Flag:
     BY_VALUE = 2  # the first buffer is the pickled function
     PROGRESS = 4  # the caller listens to progress
     RETIRE = 8  # a reply of a child that wants to be replaced
-    FAIL_FAST = 16  # a full worker shall refuse, not queue
 
 
 class Frame:
@@ -289,8 +287,3 @@ def decode_all(data: Buffer) -> Iterator[Frame]:
     while at < end:
         frame, at = decode(data, at)
         yield frame
-
-
-def joined(parts: Sequence[Sequence[Buffer]]) -> bytes:
-    """Several frames, each as its chunks, end to end."""
-    return b"".join(chain.from_iterable(parts))

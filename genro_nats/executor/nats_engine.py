@@ -17,7 +17,7 @@ from math import inf
 from typing import Any, Final
 
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode
-from genro_nats.config import PoolOptions
+from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
     ConfigurationError,
@@ -159,8 +159,6 @@ class NatsEngine:
 
     def _begin(self, call: Call, items: ItemBuffer | None) -> _Pending:
         flags = Flag.STREAM if items is not None else 0
-        if self._fail_fast:
-            flags |= Flag.FAIL_FAST
         timeout = call.timeout
         _, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         pending = _Pending(call, b"".join(parts), self._loop.time(), items)
@@ -297,7 +295,7 @@ class NatsEngine:
         pending.fail(
             NoWorkersError(
                 f"No worker serves {self._subject!r} at {self._connection.shown}. "
-                f"Start one: genro-nats worker --subject {self._subject}",
+                f"Start one: genro-nats worker --url {self._url()} --subject {self._subject}",
                 executor=self._name,
                 subject=self._subject,
                 retry_after=2.0,
@@ -324,6 +322,9 @@ class NatsEngine:
         for pending in self._pending.values():
             if not pending.worker:
                 pending.fail(refusal)
+
+    def _url(self) -> str:
+        return "embedded" if self._options.url == (EMBEDDED,) else self._connection.shown.replace(", ", ",")
 
     def _refused(self, pending: _Pending) -> None:
         """A full or leaving worker did not start the call."""

@@ -148,7 +148,6 @@ class Connection:
         self._last_error: BaseException | None = None
         self.shown = ""
         self.up = asyncio.Event()
-        self.up_since = 0.0
         self.max_payload = 1 << 20
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
@@ -173,7 +172,10 @@ class Connection:
                 while self._client is None:
                     try:
                         await self._connect(target)
-                    except (OSError, NatsError) as error:
+                    except (ExecutorError, TimeoutError):
+                        raise
+                    except Exception as error:
+                        self._last_error = self._last_error or error
                         self._refuse_if_final(error, target)
                         await asyncio.sleep(_BACKOFF[0])
         except TimeoutError:
@@ -227,7 +229,6 @@ class Connection:
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
         self.max_payload = client.max_payload
-        self.up_since = self._loop.time()
         self.up.set()
 
     async def _open(
@@ -293,7 +294,8 @@ class Connection:
                 self.shown = target.shown
                 async with asyncio.timeout(self._connect_timeout * 2):
                     await self._connect(target)
-            except (OSError, NatsError, TimeoutError, ExecutorError) as error:
+            except Exception as error:
+                # Whatever it is that answers there: this goes on.
                 log.debug("%s: attempt %d to reconnect: %r", self._name, attempt + 1, error)
                 continue
             log.info("%s: back at the NATS server at %s", self._name, self.shown)
