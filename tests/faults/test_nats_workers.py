@@ -50,7 +50,7 @@ async def test_without_workers_it_takes_one_round_trip(shared_fleet: Fleet) -> N
     pool = shared_fleet.caller()
     await pool.start()
     begin = time.monotonic()
-    with pytest.raises(NoWorkersError, match=r"genro-nats worker --subject faults"):
+    with pytest.raises(NoWorkersError, match=r"genro-nats worker --url \S+ --subject faults"):
         await pool.submit(jobs.pid)
     assert time.monotonic() - begin < 0.2
     for number in (signal.SIGTERM, signal.SIGKILL):
