@@ -45,6 +45,7 @@ __all__ = [
     "name_of",
     "peek",
     "size",
+    "with_seconds",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -234,6 +235,12 @@ def check(data: Buffer) -> Head:
     if end != len(data):
         raise DecodeError(f"A frame of {len(data)} bytes whose header speaks of {end}.", id=head.id)
     return head
+
+
+def with_seconds(data: bytes, seconds: float) -> bytes:
+    """The same frame with another time left."""
+    at = HEADER.size - 16 - 8 - 8  # before body length and id
+    return data[:at] + struct.pack("!d", seconds) + data[at + 8 :]
 
 
 def name_of(data: Buffer, head: Head) -> bytes:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode
+from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode, with_seconds
 from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
@@ -219,6 +219,8 @@ class NatsEngine:
     async def _again(self, pending: _Pending, delay: float) -> None:
         """Send a call again that was not started."""
         await asyncio.sleep(delay)
+        if pending.timer is not None:
+            pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
         try:
             await self._publish(pending)
         except ExecutorError as error:
