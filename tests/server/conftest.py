@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import nats
+import psutil
 import pytest
 
 from genro_nats.server import EmbeddedServer
@@ -49,8 +50,10 @@ def until(condition: Callable[[], bool], limit: float) -> float:
 
 def gone(pid: int) -> bool:
     """Whether a process has ended (a zombie has)."""
-    shown = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip()[:1] in ("", "Z")
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 class Other:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from genro_nats.errors import ConfigurationError, TransportError
@@ -60,10 +61,8 @@ def test_secrets_are_in_private_files_only(tmp_path: Path) -> None:
             assert {"server.json", "nats-server.conf", "nats-server.log"} <= {path.name for path in entries}
             top = [path for path in entries if path.parent == tmp_path / "d"]
             assert {stat.S_IMODE(path.stat().st_mode) & 0o077 for path in top} == {0}
-            shown = subprocess.run(
-                ["ps", "-A", "-ww", "-o", "args"], capture_output=True, text=True, check=True
-            )
-            assert "nats-server.conf" in shown.stdout and server.password not in shown.stdout
+            shown = [process.info["cmdline"] for process in psutil.process_iter(["cmdline"])]
+            assert "nats-server.conf" in str(shown) and server.password not in str(shown)
             assert server.password not in f"{server!r} {server.state!r} {server.url} {server.log.read_text()}"
     finally:
         os.umask(before)
