@@ -96,6 +96,7 @@ class CallContext:
 
     __slots__ = (
         "_cancelled",
+        "_complete",
         "_deadline",
         "_on_progress",
         "_sent_at",
@@ -128,6 +129,7 @@ class CallContext:
         self._deadline = time.monotonic() + seconds if seconds != inf else inf
         self._on_progress = on_progress
         self._sent_at = -inf
+        self._complete = False
         self._cancelled = False
 
     @property
@@ -145,14 +147,19 @@ class CallContext:
         return max(0.0, self._deadline - time.monotonic())
 
     def progress(self, fraction: float, text: str = "", data: Any = None) -> None:
-        """Tell the caller how far this call is (0 to 1); at most ten messages a second are sent."""
+        """Tell the caller how far this call is (0 to 1).
+
+        At most ten messages a second are sent, and the first 1.0 in any case.
+        """
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
         if self._on_progress is None:
             return
         now = time.monotonic()
-        if now - self._sent_at >= PROGRESS_INTERVAL or fraction == 1.0:
+        completed = fraction == 1.0 and not self._complete
+        if completed or now - self._sent_at >= PROGRESS_INTERVAL:
             self._sent_at = now
+            self._complete = self._complete or completed
             self._on_progress(ProgressUpdate(fraction, text, data))
 
 

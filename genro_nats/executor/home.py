@@ -22,7 +22,7 @@ from genro_nats.executor.relay import LoopThread, Relay
 
 __all__ = ["Home"]
 
-_JOIN: Final = 2.0  # seconds that a loop's thread gets to end at interpreter exit
+_JOIN: Final = 1.0  # seconds that a loop's thread gets to end at interpreter exit
 
 
 class Home:
@@ -34,6 +34,7 @@ class Home:
         self.error: BaseException | None = None
         self.ready = False
         self._ended = False
+        self._abandoned = False
         self._pid = os.getpid()
         self._relays: set[Relay] = set()
         self._guard: Any = None
@@ -168,11 +169,29 @@ class Home:
         self.ready = False
         for relay in list(self._relays):
             relay.fail()
+        if self.here:
+            self._abandon_engine()
+        elif not self.loop.is_closed() and self.loop.is_running():
+            # In its loop, and before that ends: cancelled children would be replaced meanwhile.
+            with contextlib.suppress(RuntimeError):
+                self.loop.call_soon_threadsafe(self._abandon_engine)
         if self._thread is not None:
             self._thread.stop()
             self._thread.join(_JOIN)
-        if self.loop.is_closed() or not self.loop.is_running() or self.here:
+        if self.loop.is_closed() or not self.loop.is_running():
+            self._abandon_engine()
+            _hush(self.loop)
+
+    def _abandon_engine(self) -> None:
+        if not self._abandoned:
+            self._abandoned = True
             self.engine.abandon()
-        else:
-            with contextlib.suppress(RuntimeError):
-                self.loop.call_soon_threadsafe(self.engine.abandon)
+
+
+def _hush(loop: asyncio.AbstractEventLoop) -> None:
+    """Let our tasks of a loop that never runs again go without asyncio's complaint about each."""
+    for task in asyncio.all_tasks(loop):
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        module = "" if frame is None else frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] == "genro_nats":
+            task._log_destroy_pending = False  # type: ignore[attr-defined]

@@ -9,6 +9,7 @@ it holds, and five silent seconds mean it is lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -128,7 +129,19 @@ class NatsEngine:
         await self._connection.aclose()
 
     def abandon(self) -> None:
-        """Nothing to kill: the sockets are closed with the loop's objects."""
+        """Cancel what still runs, and drop the connection."""
+        self._connection._closing = True
+        client = self._connection._client
+        tasks = [*self._tasks, self._watcher, self._connection._returning]
+        if client is not None:
+            tasks += [client._reading_task, client._ping_interval_task, client._flusher_task]
+            tasks += [session._wait_for_msgs_task for session in client._subs.values()]
+        for task in tasks:
+            if task is not None and not task.done():
+                _drop(task)
+        if client is not None and client._transport is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and the socket goes with it
+                client._transport.close()  # type: ignore[no-untyped-call]
 
     def facts(self) -> dict[str, Any]:
         """Where it is connected, and how many calls are out."""
@@ -435,3 +448,14 @@ class NatsEngine:
         for at in range(0, len(ids), _IDS):
             frame = Frame(FrameKind.QUERY, body=b"".join(ids[at : at + _IDS]), name=self._inbox.encode())
             self._outbox.post(control, control, encode(frame))
+
+
+def _drop(task: asyncio.Task[Any]) -> None:
+    """End a task whose loop may never run again, without a word."""
+    if task.get_loop().is_running():
+        task.cancel()
+        return
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    coroutine = task.get_coro()
+    with contextlib.suppress(Exception):  # what it does to end may need a loop
+        coroutine.close()

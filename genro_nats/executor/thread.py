@@ -26,7 +26,7 @@ class ThreadedPool(Pool):
 
     def _open_threads(self) -> Threads:
         threads = self._threads
-        if threads is None or threads.failed:
+        if threads is None or threads.failed or threads.inherited:
             with self._lock:
                 if self._closing is not None and self._threads is None:
                     raise closed_error(self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
@@ -100,6 +101,7 @@ class Threads:
             count, thread_name_prefix=name, initializer=partial(self._initialise, options)
         )
         self._failure: BaseException | None = None
+        self._pid = os.getpid()
 
     def _initialise(self, options: PoolOptions) -> None:
         try:
@@ -122,6 +124,11 @@ class Threads:
     def failed(self) -> bool:
         """Has an initializer failed? Then these threads run nothing more."""
         return self._failure is not None
+
+    @property
+    def inherited(self) -> bool:
+        """Were they made in the process that this one was forked from? None of them runs here."""
+        return self._pid != os.getpid()
 
     async def run(self, call: Call) -> Any:
         """Run a call's function on a thread and await it.
@@ -170,6 +177,8 @@ class Threads:
 
     async def aclose(self, wait: bool) -> None:
         """End the threads once they are idle; without ``wait`` callers get ExecutorClosedError now."""
+        if self.inherited:
+            return
         self._pool.shutdown(wait=False, cancel_futures=not wait)
         if not wait:
             for job in list(self._jobs):

@@ -188,6 +188,8 @@ class Roster:
         child.served = 0
 
     def _discard(self, child: Child) -> None:
+        if self._loop.is_closed():
+            return  # its loop ended below it: nothing here can be told any more, and the template is gone
         if child.pid and not child.ended:
             self._spawner.kill(child.pid)
         child.close()
