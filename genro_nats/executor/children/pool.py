@@ -124,7 +124,11 @@ class ChildPool:
 
     def _expired(self, work: Work, seconds: float) -> None:
         name = work.key.decode(errors="replace")
-        text = f"{name} was not done within {seconds:g} s." if seconds > 0 else f"{name} came after its deadline."
+        text = (
+            f"{name} was not done within {seconds:g} s."
+            if seconds > 0
+            else f"{name} came after its deadline."
+        )
         self.cancel(work, CallTimeoutError(text, timeout=seconds, function=name))
 
     def _fail(self, work: Work, error: Exception) -> None:

@@ -7,13 +7,12 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from genro_nats.errors import ConfigurationError, ExecutorError
-from genro_nats.executor.children.setup import signals_held
+from genro_nats.executor.children.setup import command_line, search_path, signals_held
 
 __all__ = ["Spawner"]
 
@@ -27,7 +26,7 @@ class Spawner:
     """
 
     def __init__(self, imports: Sequence[str], hints: Sequence[str], on_lost: Callable[[], None]) -> None:
-        self._start_message = {"path": sys.path, "imports": list(imports), "hints": list(hints)}
+        self._start_message = {"path": search_path(), "imports": list(imports), "hints": list(hints)}
         self._on_lost = on_lost
         self._exits: dict[int, Callable[[int], None]] = {}
         self._early: dict[int, int] = {}
@@ -48,7 +47,7 @@ class Spawner:
         self._loop = asyncio.get_running_loop()
         self._begun = True
         self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "genro_nats.worker.template", str(theirs.fileno())]
+        command = command_line("genro_nats.worker.template", str(theirs.fileno()))
         with signals_held():
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         theirs.close()
