@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.conftest import ROOT
+from genro_nats.executor.children.setup import ChildSetup
+from genro_nats.executor.children.spawner import Spawner
+from tests.faults.conftest import ROOT, until
 
 SCRIPT = """
 import asyncio, json, sys
@@ -80,3 +84,42 @@ def test_imports_are_there_before_the_first_call(tmp_path: Path, threads: bool) 
     assert seen["path"] == mine
     assert seen["env"] is None
     assert seen["forked"] != threads
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_child_that_nobody_waits_for_any_more_is_ended(
+    when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner = Spawner((), (), lambda: None)
+    await spawner.start(10)
+    try:
+        ours, theirs = socket.socketpair()
+        tokens, other = os.pipe()
+        asked = asyncio.ensure_future(spawner.spawn(ChildSetup(), theirs, tokens, lambda status: None))
+        await asyncio.sleep(0)  # now the template has been asked
+        assert spawner._spawning
+        if when == "before":
+            asked.cancel()
+        else:  # the answer and the cancel come in one turn of the loop
+            heard = spawner._heard
+            monkeypatch.setattr(spawner, "_heard", lambda message: (heard(message), asked.cancel()))
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        await until(lambda: not spawner._spawning)
+        await until(lambda: not spawner._exits and not spawner._early)
+        theirs.close()
+        assert await asyncio.wait_for(asyncio.to_thread(hears_the_end, ours), 5)
+        ours.close()
+        os.close(tokens)
+        os.close(other)
+    finally:
+        await spawner.aclose()
+
+
+def hears_the_end(pipe: socket.socket) -> bool:
+    """Does the pipe's other end close within 5 s?"""
+    pipe.settimeout(5)
+    while pipe.recv(4096):
+        pass
+    return True

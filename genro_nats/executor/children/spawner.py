@@ -81,12 +81,23 @@ class Spawner:
         self._number += 1
         future = self._spawning[self._number] = self._loop.create_future()
         self._tell({"spawn": self._number, "setup": asdict(setup)}, [pipe.fileno(), tokens])
-        pid: int = await future
+        try:
+            pid: int = await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._disown(future.result())
+            raise
         if pid in self._early:
             on_exit(self._early.pop(pid))
         else:
             self._exits[pid] = on_exit
         return pid
+
+    def _disown(self, pid: int) -> None:
+        """Nobody waits for this child any more."""
+        if self._early.pop(pid, None) is None:
+            self._exits[pid] = _no_exit_handler
+            self.kill(pid)
 
     def kill(self, pid: int) -> None:
         """SIGKILL a child; nothing happens to one that has already ended."""
@@ -147,7 +158,9 @@ class Spawner:
     def _heard(self, message: dict[str, Any]) -> None:
         if "spawned" in message:
             future = self._spawning.pop(message["spawned"])
-            if not future.done():
+            if future.done():
+                self._disown(message["pid"])
+            else:
                 future.set_result(message["pid"])
         elif "refused" in message:
             future = self._spawning.pop(message["refused"])
@@ -189,3 +202,7 @@ class Spawner:
                 future.set_exception(error)
                 future.exception()  # whoever waits sees it; nobody waiting is no fault
         self._spawning.clear()
+
+
+def _no_exit_handler(status: int) -> None:
+    """Nothing: who asked for the child had left before it came."""
