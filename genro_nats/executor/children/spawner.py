@@ -136,6 +136,11 @@ class Spawner:
             self._process.kill()
             self._process.wait()
 
+    def look(self) -> None:
+        """Hear now what the template has said, its end included."""
+        if self._begun and not self._closed:
+            self._readable()
+
     def _tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         # Commands are a few hundred bytes: the socket takes them whole or is broken.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
