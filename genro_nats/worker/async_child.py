@@ -9,7 +9,7 @@ import asyncio
 import inspect
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context
 from typing import Any
@@ -96,7 +96,7 @@ class AsyncChild:
         try:
             value = await self._outcome(frame, running)
         except BaseException as raised:
-            error = raised.error if isinstance(raised, _Exit) else raised
+            error = raised.error if isinstance(raised, _Raised) else raised
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
@@ -110,7 +110,7 @@ class AsyncChild:
             return await self._stream(frame, opened, context, running)
         if not _is_async(opened.function):
             running.gate = ThreadGate()  # a thread can't be cancelled, only asked
-            value = await self._loop.run_in_executor(self._threads, lambda: context.run(_apply, opened))
+            value = await self._in_thread(context, _apply, opened)
         else:
             value = context.run(_apply, opened)
         if inspect.isawaitable(value):
@@ -125,9 +125,14 @@ class AsyncChild:
             await self._loop.create_task(_contained(self._pump(frame, items, gate)), context=context)
             return
         thread_gate = running.gate = ThreadGate()
-        await self._loop.run_in_executor(
-            self._threads, lambda: context.run(self._pump_in_thread, frame, opened, thread_gate)
-        )
+        await self._in_thread(context, self._pump_in_thread, frame, opened, thread_gate)
+
+    async def _in_thread(self, context: Context, function: Callable[..., Any], *args: Any) -> Any:
+        # An outcome of either sort comes as a value: no future takes a StopIteration as its error.
+        value, error = await self._loop.run_in_executor(self._threads, _outcome_of, context, function, args)
+        if error is not None:
+            raise _Raised(error)
+        return value
 
     def _pump_in_thread(self, frame: Frame, opened: Opened, gate: ThreadGate) -> None:
         pump(frame, as_iterator(_apply(opened)), gate, self._send_from_thread)
@@ -157,8 +162,17 @@ def _apply(opened: Opened) -> Any:
     return opened.function(*opened.args, **opened.kwargs)
 
 
-class _Exit(Exception):
-    """Carries a SystemExit or KeyboardInterrupt, which would end the loop and every call in it."""
+def _outcome_of(
+    context: Context, function: Callable[..., Any], args: tuple[Any, ...]
+) -> tuple[Any, BaseException | None]:
+    try:
+        return context.run(function, *args), None
+    except BaseException as error:
+        return None, error
+
+
+class _Raised(Exception):
+    """Carries what a call raised and a coroutine can't: it would end the loop, or become another error."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
@@ -168,4 +182,4 @@ async def _contained(value: Any) -> Any:
     try:
         return await value
     except (SystemExit, KeyboardInterrupt) as error:
-        raise _Exit(error) from None
+        raise _Raised(error) from None

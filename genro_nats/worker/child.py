@@ -1,4 +1,4 @@
-"""The main program of a child process: ``python -m genro_nats.worker.child PIPE TOKENS SETUP``.
+"""The main program of a child process.
 
 Usually a child is forked by ``template.py`` and begins at ``run_child``; it is
 started as a program of its own where forking would not be safe.
@@ -16,7 +16,7 @@ import threading
 
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.transport.pipe import BlockingPipe
-from genro_nats.worker.setup import prepare_child
+from genro_nats.worker.setup import preload, prepare_child
 
 __all__ = ["main", "run_child"]
 
@@ -56,11 +56,10 @@ def _end_with(pipe: socket.socket) -> None:
     os._exit(1)
 
 
-def main(arguments: list[str]) -> None:
-    """Start as a program: the numbers of two inherited descriptors, and the setup as JSON."""
-    pipe, tokens, setup = arguments
-    run_child(socket.socket(fileno=int(pipe)), int(tokens), ChildSetup(**json.loads(setup)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def main(given: str) -> None:
+    """Start as a program: two inherited descriptors' numbers, the setup and what to import, as JSON."""
+    told = json.loads(given)
+    # Before the imports: code may ask whether this is a child, and a stuck one has to die with its parent.
+    prepare_child()
+    preload(told["start"])
+    run_child(socket.socket(fileno=told["pipe"]), told["tokens"], ChildSetup(**told["setup"]))

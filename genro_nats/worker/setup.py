@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib
 import os
 import resource
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from genro_nats.codec.frame import Flag
 from genro_nats.executor.children.setup import OWNER_SIGNALS
 from genro_nats.message import mark_child
 
-__all__ = ["MemoryLimit", "die_with_parent", "prepare_child"]
+__all__ = ["MemoryLimit", "die_with_parent", "preload", "prepare_child"]
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MEMORY_INTERVAL: Final = 0.05  # seconds between two looks at the memory in use
@@ -54,6 +56,17 @@ def _reseed() -> None:
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed()
+
+
+def preload(start: dict[str, Any]) -> None:
+    """Import what a start message names, with its search path. Raises what the imports raise."""
+    sys.path[:] = start["path"]
+    for module in start["hints"]:
+        # The calls themselves will say what is wrong with these.
+        with contextlib.suppress(BaseException):
+            importlib.import_module(module)
+    for module in start["imports"]:
+        importlib.import_module(module)
 
 
 class MemoryLimit:

@@ -1,10 +1,10 @@
 """The template process: imports what children need, then forks them on request.
 
-``python -m genro_nats.worker.template CONTROL`` where CONTROL is the number of
-an inherited socket. Over it come JSON lines, some with descriptors beside::
+``main(CONTROL)`` where CONTROL is the number of an inherited socket. Over it
+come JSON lines, some with descriptors beside::
 
-    {"start": {"path": [...], "imports": [...]}}   first; answered {"ready": true}
-                                                   or {"failed": text}
+    {"start": {"path": [...], "imports": [...], "hints": [...]}}
+                                                   first; answered {"ready": true} or {"failed": text}
     {"spawn": N, "setup": {...}} + pipe, tokens    answered {"spawned": N, "pid": P}
                                                    or {"refused": N, "error": text}
     {"kill": P}                                    SIGKILL to a child not yet reaped
@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import select
@@ -33,9 +32,9 @@ import traceback
 import warnings
 from typing import Any, Final
 
-from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup, signals_held
+from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup, command_line, signals_held
 from genro_nats.worker.child import run_child
-from genro_nats.worker.setup import die_with_parent
+from genro_nats.worker.setup import die_with_parent, preload
 
 __all__ = ["Template", "main"]
 
@@ -51,6 +50,7 @@ class Template:
         self._fds: list[int] = []
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
         self._children: set[int] = set()
+        self._start_message: dict[str, Any] = {}
 
     def serve(self) -> None:
         """Read commands and reap children until the owner closes the socket."""
@@ -99,14 +99,9 @@ class Template:
             self._start(command["start"])
 
     def _start(self, start: dict[str, Any]) -> None:
-        sys.path[:] = start["path"]
-        for module in start["hints"]:
-            # The calls themselves will say what is wrong with these.
-            with contextlib.suppress(BaseException):
-                importlib.import_module(module)
+        self._start_message = start
         try:
-            for module in start["imports"]:
-                importlib.import_module(module)
+            preload(start)
         except BaseException:
             self._tell(failed=traceback.format_exc())
             return
@@ -128,10 +123,11 @@ class Template:
         return pid
 
     def _start_program(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
-        command = [sys.executable, "-m", "genro_nats.worker.child", str(pipe), str(tokens), json.dumps(setup)]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+        given = json.dumps({"pipe": pipe, "tokens": tokens, "setup": setup, "start": self._start_message})
         with signals_held():
-            program = subprocess.Popen(command, pass_fds=(pipe, tokens), env=environment)
+            program = subprocess.Popen(
+                command_line("genro_nats.worker.child", given), pass_fds=(pipe, tokens)
+            )
         self._programs[program.pid] = program
         return program.pid
 
@@ -164,15 +160,11 @@ class Template:
             self._tell(exited=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def main(arguments: list[str]) -> None:
-    """Serve the control socket whose number is the only argument."""
+def main(control: str) -> None:
+    """Serve the control socket with this number."""
     die_with_parent()
     for number in OWNER_SIGNALS:
         signal.signal(number, lambda *_: None)  # the owner decides, see setup.prepare_child
     signal.pthread_sigmask(signal.SIG_UNBLOCK, OWNER_SIGNALS)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        Template(socket.socket(fileno=int(arguments[0]))).serve()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        Template(socket.socket(fileno=int(control))).serve()

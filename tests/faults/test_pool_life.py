@@ -64,6 +64,21 @@ async def test_a_pool_survives_its_template(notes: Notes) -> None:
 
 
 @pytest.mark.anyio
+async def test_no_call_is_given_to_a_spare_that_dies_with_its_template() -> None:
+    async with ProcessExecutor("p", max_workers=1, spares=2) as pool:
+        template = await pool.submit(jobs.template_pid)
+        await until(lambda: len(roster(pool).spares) == 2)
+        old = [child.pid for child in roster(pool).children]
+        os.kill(old[0], signal.SIGSTOP)  # so that the call is in its hands, and all else is queued
+        calls = [asyncio.ensure_future(pool.submit(jobs.pid)) for _ in range(8)]
+        await until(lambda: roster(pool).active[0].inflight)
+        os.kill(template, signal.SIGKILL)
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        assert isinstance(results[0], WorkerLostError)
+        assert all(isinstance(pid, int) and pid not in old for pid in results[1:]), results
+
+
+@pytest.mark.anyio
 async def test_a_pool_whose_initializer_fails(tmp_path: Path) -> None:
     flag = tmp_path / "fail"
     flag.touch()

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from genro_nats import ProcessExecutor
+from genro_nats import CallTimeoutError, ProcessExecutor
 from tests.faults import jobs
 from tests.faults.conftest import Notes, children, roster
 
@@ -64,3 +64,31 @@ async def test_stealing_with_cancels_and_recycling(notes: Notes) -> None:
             assert outcome == f"{n}" or (isinstance(outcome, asyncio.CancelledError) and calls[n].cancelled())
         assert notes.most() == 1
         assert pool.metrics["busy"] == 0
+
+
+async def test_all_that_has_not_started_can_be_taken_back(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ProcessExecutor("p", max_workers=1, spares=0) as pool:
+        await pool.start()
+        inner = pool._home.engine._pool
+        monkeypatch.setattr(inner._short, "is_short", lambda key: True)
+        head = asyncio.create_task(pool.submit(jobs.work, notes.path, "head", 0.3))
+        later = [asyncio.create_task(pool(timeout=0.2)(jobs.work)(notes.path, f"{n}")) for n in range(30)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        order = [*inner.roster.active[0].inflight.values(), *inner.queue]
+        assert len(order) == 31
+        assert len(inner.queue) < 30
+        works = inner.take_unstarted()
+        assert works == order[1:]
+        assert not inner.queue
+        assert await head == "head"
+        assert not any(work.done or work.child or work.timer for work in works)
+        assert not any(task.done() for task in later)
+        assert notes.lines() == ["head"]
+        for work in works:
+            inner.run(work)
+        assert all(
+            isinstance(e, CallTimeoutError) for e in await asyncio.gather(*later, return_exceptions=True)
+        )

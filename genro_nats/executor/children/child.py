@@ -51,6 +51,7 @@ class Child:
         self.head_since = 0.0
         self.retiring = False
         self.ready = False
+        self.dying = False  # killed, and its pipe does not say so yet
         self.ended = False
         self.buried = False
         self.exit_status: int | None = None
@@ -92,7 +93,7 @@ class Child:
     @property
     def paused(self) -> bool:
         """Must not be sent calls now."""
-        return self.retiring or self._skipping > 0 or self.doomed is not None or self.ended
+        return self.retiring or self._skipping > 0 or self.doomed is not None or self.dying or self.ended
 
     @property
     def worn_out(self) -> bool:

@@ -184,6 +184,21 @@ class ChildPool:
                 work.short = False
                 self.queue.appendleft(work)
 
+    def take_unstarted(self) -> list[Work]:
+        """Every call that has not started, sent ahead or queued, in order; they are nobody's now.
+
+        Their deadlines end nothing any more: who takes them says what becomes of them.
+        """
+        works = [work for child in self.roster.children for work in child.take_back()]
+        works += self.queue
+        self.queue.clear()
+        for work in works:
+            if work.timer is not None:
+                work.timer.cancel()
+                work.timer = None
+        self._drained.set()
+        return [work for work in works if not work.done]
+
     # -- what children say --------------------------------------------------
 
     def on_frame(self, child: Child, head: Head, data: Buffer) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -203,6 +204,7 @@ class Roster:
     def _on_end(self, child: Child) -> None:
         """The pipe closed: the child has ended or is about to."""
         self._listener.on_unstarted(child.take_back())
+        self._spawner.look()  # if its template has ended, no other of its children may be sent a call
         self.replace(child)
         if child.exit_status is None:
             self.leaving.add(child)
@@ -323,6 +325,9 @@ class Roster:
             return
         log.error("pool %s: the template process ended; starting another", self.plan.name)
         self.plan.on_event("template.lost")
+        if sys.platform == "linux":  # elsewhere they live on
+            for child in self.children:
+                child.dying = True
         self._spawner = self._new_spawner()
         self._background(self._restart_spawner())
 

@@ -1,17 +1,22 @@
-"""What a child is told when it is started, and the signals that wait meanwhile."""
+"""What a child is told when it is started, its command line, and the signals that wait meanwhile."""
 
 from __future__ import annotations
 
 import signal
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["OWNER_SIGNALS", "ChildSetup", "signals_held"]
+__all__ = ["OWNER_SIGNALS", "ChildSetup", "command_line", "search_path", "signals_held"]
 
 OWNER_SIGNALS: Final = frozenset(
     number for number in signal.Signals if number.name in ("SIGINT", "SIGTERM", "SIGHUP")
+)
+_BOOT: Final = (
+    "import sys; sys.path[:] = sys.argv[2:]; del sys.argv[2:]; from {} import main; main(sys.argv[1])"
 )
 
 
@@ -29,6 +34,24 @@ class ChildSetup:
     pool: str = ""
     address: str = ""
     max_memory: int | None = None
+
+
+def search_path() -> list[str]:
+    """This process's ``sys.path``, for another process's."""
+    return [str(path) for path in sys.path]
+
+
+def command_line(module: str, argument: str) -> list[str]:
+    """A program that runs ``module.main(argument)`` with what can be imported here.
+
+    Neither ``-m`` nor PYTHONPATH: the one puts the working directory first, so that a
+    ``random.py`` there would break it, the other would reach programs that user code starts.
+    """
+    # The standard library first, for our own imports; user code gets the true order, see Template.
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    standard.add(sysconfig.get_config_var("DESTSHARED"))
+    path = sorted((path or "." for path in search_path()), key=lambda path: path not in standard)
+    return [sys.executable, "-P", "-c", _BOOT.format(module), argument, *path]
 
 
 @contextmanager

@@ -7,13 +7,12 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from genro_nats.errors import ConfigurationError, ExecutorError
-from genro_nats.executor.children.setup import signals_held
+from genro_nats.executor.children.setup import command_line, search_path, signals_held
 
 __all__ = ["Spawner"]
 
@@ -27,7 +26,7 @@ class Spawner:
     """
 
     def __init__(self, imports: Sequence[str], hints: Sequence[str], on_lost: Callable[[], None]) -> None:
-        self._start_message = {"path": sys.path, "imports": list(imports), "hints": list(hints)}
+        self._start_message = {"path": search_path(), "imports": list(imports), "hints": list(hints)}
         self._on_lost = on_lost
         self._exits: dict[int, Callable[[int], None]] = {}
         self._early: dict[int, int] = {}
@@ -48,7 +47,7 @@ class Spawner:
         self._loop = asyncio.get_running_loop()
         self._begun = True
         self._control, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "genro_nats.worker.template", str(theirs.fileno())]
+        command = command_line("genro_nats.worker.template", str(theirs.fileno()))
         with signals_held():
             self._process = subprocess.Popen(command, pass_fds=(theirs.fileno(),), stdin=subprocess.DEVNULL)
         theirs.close()
@@ -82,12 +81,23 @@ class Spawner:
         self._number += 1
         future = self._spawning[self._number] = self._loop.create_future()
         self._tell({"spawn": self._number, "setup": asdict(setup)}, [pipe.fileno(), tokens])
-        pid: int = await future
+        try:
+            pid: int = await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled() and future.exception() is None:
+                self._disown(future.result())
+            raise
         if pid in self._early:
             on_exit(self._early.pop(pid))
         else:
             self._exits[pid] = on_exit
         return pid
+
+    def _disown(self, pid: int) -> None:
+        """Nobody waits for this child any more."""
+        if self._early.pop(pid, None) is None:
+            self._exits[pid] = _no_exit_handler
+            self.kill(pid)
 
     def kill(self, pid: int) -> None:
         """SIGKILL a child; nothing happens to one that has already ended."""
@@ -126,6 +136,11 @@ class Spawner:
             self._process.kill()
             self._process.wait()
 
+    def look(self) -> None:
+        """Hear now what the template has said, its end included."""
+        if self._begun and not self._closed:
+            self._readable()
+
     def _tell(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
         # Commands are a few hundred bytes: the socket takes them whole or is broken.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -148,7 +163,9 @@ class Spawner:
     def _heard(self, message: dict[str, Any]) -> None:
         if "spawned" in message:
             future = self._spawning.pop(message["spawned"])
-            if not future.done():
+            if future.done():
+                self._disown(message["pid"])
+            else:
                 future.set_result(message["pid"])
         elif "refused" in message:
             future = self._spawning.pop(message["refused"])
@@ -190,3 +207,7 @@ class Spawner:
                 future.set_exception(error)
                 future.exception()  # whoever waits sees it; nobody waiting is no fault
         self._spawning.clear()
+
+
+def _no_exit_handler(status: int) -> None:
+    """Nothing: who asked for the child had left before it came."""

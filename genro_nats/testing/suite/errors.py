@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
+import anyio
 import pytest
 
 from genro_nats.errors import CodecError, FunctionNotFoundError, RemoteError, RemoteTraceback
@@ -68,6 +71,15 @@ class ErrorTests(SuiteBase):
     async def test_exit_ends_the_call_only(self, pool: BaseExecutor) -> None:
         with pytest.raises(RemoteError, match="SystemExit: 3"):
             await pool.submit(samples.leave, 3)
+        assert await pool.submit(samples.add, 1) == 2
+
+    @pytest.mark.parametrize("function", [samples.stop, samples.stop_async])
+    async def test_stop_iteration_arrives_as_a_coroutine_raises_it(
+        self, pool: BaseExecutor, function: Callable[[int], Any]
+    ) -> None:
+        with anyio.fail_after(10), pytest.raises(RuntimeError, match="raised StopIteration") as caught:
+            await pool.submit(function, 3)
+        assert any(isinstance(e, StopIteration) and e.args == (3,) for e in chain_of(caught.value))
         assert await pool.submit(samples.add, 1) == 2
 
     async def test_recursion_ends_the_call_only(self, pool: BaseExecutor) -> None:

@@ -125,6 +125,14 @@ def leave(code: int) -> None:
     sys.exit(code)
 
 
+def stop(value: int) -> None:
+    raise StopIteration(value)
+
+
+async def stop_async(value: int) -> None:
+    raise StopIteration(value)
+
+
 def recurse(n: int = 0) -> int:
     return recurse(n + 1) + 1
 
