@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.codec.functions import find_object
 from genro_nats.config import PoolOptions
-from genro_nats.errors import ExecutorError
+from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.executor.children.pool import ChildPool, PoolPlan
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.work import Work
@@ -192,5 +192,8 @@ async def _value(outcome: asyncio.Future[Frame]) -> Any:
 
 def run_named(name: str, *args: Any) -> None:
     """Run the function that stands at ``module:function``; in a child, for an initializer given by name."""
-    module, _, attribute = name.partition(":")
-    getattr(importlib.import_module(module), attribute)(*args)
+    try:
+        initializer = find_object(name)
+    except AttributeError as error:
+        raise ConfigurationError(f"The initializer {name!r} does not exist: {error}") from error
+    initializer(*args)

@@ -136,9 +136,8 @@ class PoolService:
 
     def _bounce(self) -> None:
         """Tell the callers of calls that have not started that another worker should take them."""
-        for work in list(self.children.queue):
+        for work in self.children.take_unstarted():
             assert isinstance(work, _RemoteWork)
-            self.children.queue.remove(work)
             work.done = True
             self._refuse(work.reply, work.id)
             self._forget(work)

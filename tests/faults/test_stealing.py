@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,8 @@ async def test_all_that_has_not_started_can_be_taken_back(
 ) -> None:
     async with ProcessExecutor("p", max_workers=1, spares=0) as pool:
         await pool.start()
-        inner = pool._home.engine._pool
+        assert pool._home is not None
+        inner: Any = pool._home.engine._pool  # type: ignore[attr-defined]
         monkeypatch.setattr(inner._short, "is_short", lambda key: True)
         head = asyncio.create_task(pool.submit(jobs.work, notes.path, "head", 0.3))
         later = [asyncio.create_task(pool(timeout=0.2)(jobs.work)(notes.path, f"{n}")) for n in range(30)]

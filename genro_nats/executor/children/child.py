@@ -126,10 +126,6 @@ class Child:
         """Send a frame that is no call: a cancel, a credit."""
         self._pipe.send(chunks(frame))
 
-    def forward(self, data: Buffer) -> None:
-        """Send an encoded frame as it came."""
-        self._pipe.send([data])
-
     def take_back(self) -> list[Work]:
         """The calls sent ahead that had not started, in their order; they are nobody's now."""
         behind = len(self.inflight) - 1
