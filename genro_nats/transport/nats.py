@@ -12,7 +12,8 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from nats.aio.client import Client
@@ -34,6 +35,7 @@ _AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message w
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
@@ -44,6 +46,7 @@ class Message(NamedTuple):
     reply: str
     data: bytes
     status: str
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 class _Client(Client):
@@ -64,6 +67,7 @@ class Subscription:
         self.subject = subject
         self.queue = queue
         self.handler = handler
+        self.client: Client | None = None
         self.session: Any = None
 
     async def receive(self, msg: Msg) -> None:
@@ -71,7 +75,7 @@ class Subscription:
         headers = msg.headers
         status = headers.get("Status", "") if headers else ""
         try:
-            self.handler(Message(msg.subject, msg.reply, msg.data, status))
+            self.handler(Message(msg.subject, msg.reply, msg.data, status, headers or _NO_HEADERS))
         except Exception:
             log.exception("a message on %s could not be handled", msg.subject)
 
@@ -97,6 +101,7 @@ class Connection:
         self.up = asyncio.Event()
         self.up_since = 0.0
         self.max_payload = 1 << 20
+        self.server_version = (0, 0, 0)
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
         self.on_error: list[Callable[[BaseException], object]] = []
@@ -167,9 +172,11 @@ class Connection:
             **target.credentials,
         )
         try:
-            for subscription in self._subscriptions:
-                await self._attach(client, subscription)
-            await client.flush()
+            # Again for those that were added meanwhile: nobody else attaches them while there is no client.
+            while new := [s for s in self._subscriptions if s.client is not client]:
+                for subscription in new:
+                    await self._attach(client, subscription)
+                await client.flush()
         except BaseException:
             await self._close_client(client)
             raise
@@ -178,10 +185,13 @@ class Connection:
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
         self.max_payload = client.max_payload
+        version = client.connected_server_version
+        self.server_version = (version.major, version.minor, version.patch)
         self.up_since = self._loop.time()
         self.up.set()
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:
+        subscription.client = client
         subscription.session = await client.subscribe(
             subscription.subject,
             queue=subscription.queue,
@@ -257,21 +267,23 @@ class Connection:
             PayloadTooLargeError: more than the server takes; it would cut the connection.
             ConnectionLostError: there is no server now.
         """
-        client = self._sendable(subject, data, reply)
+        client = self._sendable(subject, data, reply, headers)
         try:
             await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
         except (NatsError, OSError) as error:
             raise self._lost(error) from error
 
-    def publish_now(self, subject: str, data: Buffer, reply: str = "") -> bool:
+    def publish_now(
+        self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
+    ) -> bool:
         """Send one message within this turn of the loop; False: it was not, use ``publish``.
 
         Raises as ``publish``.
         """
-        client = self._sendable(subject, data, reply)
+        client = self._sendable(subject, data, reply, headers)
         if client.pending_data_size + len(data) > _AT_ONCE:
             return False
-        step = client.publish(subject, data, reply)  # type: ignore[arg-type]
+        step = client.publish(subject, data, reply, headers)  # type: ignore[arg-type]
         try:
             # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
             step.send(None)
@@ -282,7 +294,9 @@ class Connection:
         step.close()
         return False
 
-    def _sendable(self, subject: str, data: Buffer, reply: str) -> Client:
+    def _sendable(
+        self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None
+    ) -> Client:
         """The client, if there is one and the server would take this message."""
         client = self._client
         if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
@@ -292,10 +306,11 @@ class Connection:
                 size=len(subject) + len(reply),
                 limit=_MAX_SUBJECTS,
             )
-        if len(data) > self.max_payload:
+        size = len(data) + _header_size(headers) if headers else len(data)
+        if size > self.max_payload:
             raise PayloadTooLargeError(
-                f"A message of {len(data):,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",
-                size=len(data),
+                f"A message of {size:,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",
+                size=size,
                 limit=self.max_payload,
             )
         if client is None:
@@ -331,3 +346,10 @@ class Connection:
         with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
             async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await client.close()
+
+
+def _header_size(headers: Mapping[str, str]) -> int:
+    """Bytes that the headers take of max_payload: a version line, `name: value` lines, an empty line."""
+    text = sum(len(key) + len(value) + 4 for key, value in headers.items())
+    wide = sum(len(value.encode()) - len(value) for value in headers.values() if not value.isascii())
+    return 12 + text + wide
