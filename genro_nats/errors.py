@@ -21,7 +21,8 @@
     │   ├── ConnectionLostError                  the server stayed away too long
     │   ├── StreamUnavailableError               a stream did not answer
     │   └── StreamError                          a stream refused what was asked
-    │       └── SequenceConflictError            somebody else wrote the subject first
+    │       ├── SequenceConflictError            somebody else wrote the subject first
+    │       └── DeliveryForgottenError           a crashed server no longer knows the delivery
     └── TaskError
         ├── TaskNotFoundError
         ├── TaskFailedError
@@ -42,6 +43,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLostError",
     "DecodeError",
+    "DeliveryForgottenError",
     "ExecutorClosedError",
     "ExecutorError",
     "ExecutorOverloadError",
@@ -199,6 +201,13 @@ class StreamError(TransportError):
 
 class SequenceConflictError(StreamError):
     """The subject's last message is not the expected one: somebody else wrote it first."""
+
+
+class DeliveryForgottenError(StreamError):
+    """A server that crashed no longer knows that it delivered this message.
+
+    Unless an acknowledgement reached it before, the message comes again.
+    """
 
 
 class TaskError(ExecutorError):

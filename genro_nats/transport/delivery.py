@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from genro_nats.errors import StreamError, StreamUnavailableError
+from genro_nats.errors import DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
 from genro_nats.transport.nats import Message
 
@@ -14,7 +14,7 @@ __all__ = ["ACK_PREFIX", "Delivery", "DeliveryInfo", "nak_body"]
 
 ACK_PREFIX: Final = "$JS.ACK."
 _SECOND: Final = 1_000_000_000
-_TIMEOUT: Final = 2.0  # seconds for one attempt
+_TIMEOUT: Final = 0.5  # seconds for one attempt; then it is asked why
 
 
 class DeliveryInfo(NamedTuple):
@@ -67,17 +67,36 @@ class Delivery:
         """It is done, and the server has noted that.
 
         Raises:
+            DeliveryForgottenError: the server crashed and does not know this delivery; it may come again.
             StreamUnavailableError, ConnectionLostError: no answer for ``patience`` seconds.
         """
 
         async def attempt() -> None:
-            reply = await self._js.requester.request(self._reply, b"+ACK", timeout=_TIMEOUT)
+            request = await self._js.requester.send(self._reply, b"+ACK")
+            try:
+                reply = await self._js.requester.reply(request, _TIMEOUT)
+            except StreamUnavailableError:
+                await self._refuse_if_forgotten()
+                raise
             if reply.status == "503":
                 raise StreamUnavailableError("The consumer of this message is away.", subject=self._reply)
             if reply.status or reply.data:
                 raise StreamError("The consumer refused an acknowledgement.", subject=self._reply, code=0)
 
         await self._js.insist(attempt, patience)
+
+    async def _refuse_if_forgotten(self) -> None:
+        # A consumer's state reaches the disk a while after its deliveries. Words about one that
+        # a crash has undone are ignored without an answer, until it is delivered again.
+        info = self.info
+        consumer = await self._js.api(f"CONSUMER.INFO.{info.stream}.{info.consumer}", patience=0.0)
+        if consumer["delivered"]["stream_seq"] < info.stream_seq:
+            raise DeliveryForgottenError(
+                f"The NATS server crashed and forgot that it delivered message {info.stream_seq} of stream "
+                f"{info.stream}; if it was not acknowledged before, it comes again.",
+                subject=self._reply,
+                code=0,
+            )
 
     async def nak(self, delay: float = 0.0) -> None:
         """Deliver it again, to anybody, after ``delay`` seconds.

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from genro_nats.errors import ConfigurationError
+from genro_nats.errors import ConfigurationError, StreamError
 from genro_nats.transport.jetstream import API, JetStream, refusal
 from genro_nats.transport.nats import Message
 
@@ -14,6 +14,7 @@ __all__ = ["StoredMessage", "get_last", "multi_last", "purge_subject"]
 
 _TOGETHER: Final = 500  # subjects in one request; a server gives at most 1024 results
 _TIMEOUT: Final = 5.0  # seconds
+_MAX_BYTES: Final = 16 << 20  # in one answer; a server cuts off clients that are too far behind
 _NOT_FOUND: Final = "404"
 _END: Final = "204"
 
@@ -64,7 +65,7 @@ async def multi_last(js: JetStream, stream: str, subjects: Sequence[str]) -> dic
 async def _multi_last(js: JetStream, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
     request = f"{API}DIRECT.GET.{stream}"
     found: list[StoredMessage] = []
-    body: dict[str, Any] = {"multi_last": list(subjects), "batch": len(subjects)}
+    body: dict[str, Any] = {"multi_last": list(subjects), "batch": len(subjects), "max_bytes": _MAX_BYTES}
 
     async def attempt() -> list[Message]:
         replies = await js.requester.series(request, json.dumps(body).encode(), timeout=_TIMEOUT)
@@ -75,11 +76,12 @@ async def _multi_last(js: JetStream, stream: str, subjects: Sequence[str]) -> li
     while True:
         *messages, end = await js.insist(attempt)
         found += map(_stored, messages)
-        # The server stops after some megabytes; what it left comes next, as of the same moment.
-        if not messages or end.headers.get("Nats-Num-Pending", "0") == "0":
+        if end.headers.get("Nats-Num-Pending", "0") == "0":
             return found
+        if not messages:
+            raise StreamError(f"{request} gave nothing, and says that more is left.", subject=request, code=0)
+        # What is replaced while we read has a higher sequence, so it is met again, not missed.
         body["seq"] = found[-1].seq + 1
-        body["up_to_seq"] = int(end.headers["Nats-UpTo-Sequence"])
 
 
 async def purge_subject(js: JetStream, stream: str, subject: str) -> int:
