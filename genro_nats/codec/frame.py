@@ -25,7 +25,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
-from itertools import chain
 from math import inf
 from typing import Final, NamedTuple
 
@@ -46,6 +45,7 @@ __all__ = [
     "name_of",
     "peek",
     "size",
+    "with_seconds",
 ]
 
 Buffer = bytes | bytearray | memoryview
@@ -86,7 +86,6 @@ class Flag:
     BY_VALUE = 2  # the first buffer is the pickled function
     PROGRESS = 4  # the caller listens to progress
     RETIRE = 8  # a reply of a child that wants to be replaced
-    FAIL_FAST = 16  # a full worker shall refuse, not queue
 
 
 class Frame:
@@ -238,6 +237,12 @@ def check(data: Buffer) -> Head:
     return head
 
 
+def with_seconds(data: bytes, seconds: float) -> bytes:
+    """The same frame with another time left."""
+    at = HEADER.size - 16 - 8 - 8  # before body length and id
+    return data[:at] + struct.pack("!d", seconds) + data[at + 8 :]
+
+
 def name_of(data: Buffer, head: Head) -> bytes:
     """The function's name in a frame whose header was read."""
     return bytes(data[HEADER_SIZE : HEADER_SIZE + head.n_name])
@@ -289,8 +294,3 @@ def decode_all(data: Buffer) -> Iterator[Frame]:
     while at < end:
         frame, at = decode(data, at)
         yield frame
-
-
-def joined(parts: Sequence[Sequence[Buffer]]) -> bytes:
-    """Several frames, each as its chunks, end to end."""
-    return b"".join(chain.from_iterable(parts))

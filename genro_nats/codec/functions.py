@@ -145,7 +145,7 @@ class FunctionCache:
         key = name if blob is None else blob
         found = self._known.get(key)
         if found is None:
-            found = resolve(name.decode()) if blob is None else values.loads(blob)
+            found = resolve(name.decode(errors="replace")) if blob is None else values.loads(blob)
             self._known[key] = found
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)

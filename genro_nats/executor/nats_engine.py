@@ -16,10 +16,11 @@ from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode
-from genro_nats.config import PoolOptions
+from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode, with_seconds
+from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
+    ConfigurationError,
     ConnectionLostError,
     DecodeError,
     ExecutorClosedError,
@@ -86,6 +87,7 @@ class NatsEngine:
         self._encoder = CallEncoder()
         self._pending: dict[bytes, _Pending] = {}
         self._acks: dict[str, list[bytes]] = {}
+        self._refusal: ConfigurationError | None = None
         self._returned_at = -inf
         self._down_since: float | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -102,8 +104,12 @@ class NatsEngine:
         await self._connection.start()
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
+        self._connection.on_error.append(self._denied)
         await self._connection.subscribe(self._inbox + "*", self._received)
         await self._connection.flush()
+        if self._refusal is not None:
+            await self._connection.aclose()
+            raise self._refusal
         self._outbox = Outbox(self._connection)
 
     async def aclose(self, wait: bool = True) -> None:
@@ -153,8 +159,6 @@ class NatsEngine:
 
     def _begin(self, call: Call, items: ItemBuffer | None) -> _Pending:
         flags = Flag.STREAM if items is not None else 0
-        if self._fail_fast:
-            flags |= Flag.FAIL_FAST
         timeout = call.timeout
         _, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         pending = _Pending(call, b"".join(parts), self._loop.time(), items)
@@ -215,6 +219,8 @@ class NatsEngine:
     async def _again(self, pending: _Pending, delay: float) -> None:
         """Send a call again that was not started."""
         await asyncio.sleep(delay)
+        if pending.timer is not None:
+            pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
         try:
             await self._publish(pending)
         except ExecutorError as error:
@@ -291,12 +297,36 @@ class NatsEngine:
         pending.fail(
             NoWorkersError(
                 f"No worker serves {self._subject!r} at {self._connection.shown}. "
-                f"Start one: genro-nats worker --subject {self._subject}",
+                f"Start one: genro-nats worker --url {self._url()} --subject {self._subject}",
                 executor=self._name,
                 subject=self._subject,
                 retry_after=2.0,
             )
         )
+
+    def _denied(self, error: BaseException) -> None:
+        """The server forbids what every call needs: no call without a worker so far will find one."""
+        text = str(error).lower()  # nats-py lowers the subject's case
+        subjects = (self._subjects.call, self._inbox + "*")
+        denied = next((s for s in subjects if f'"{s.lower()}"' in text), None)
+        if denied is None or "permissions violation" not in text:
+            return
+        publishing = denied == self._subjects.call
+        refusal = ConfigurationError(
+            f"The NATS server at {self._connection.shown} does not allow this user to "
+            f"{'publish' if publishing else 'subscribe'} to {denied!r}. "
+            "Grant it in the server's permissions, or check user, prefix and subject.",
+            executor=self._name,
+            subject=self._subject,
+        )
+        if not publishing:
+            self._refusal = refusal
+        for pending in self._pending.values():
+            if not pending.worker:
+                pending.fail(refusal)
+
+    def _url(self) -> str:
+        return "embedded" if self._options.url == (EMBEDDED,) else self._connection.shown.replace(", ", ",")
 
     def _refused(self, pending: _Pending) -> None:
         """A full or leaving worker did not start the call."""
@@ -381,6 +411,17 @@ class NatsEngine:
 
     def _went_down(self) -> None:
         self._down_since = self._loop.time()
+        for pending in list(self._pending.values()):
+            # Items may be lost with the connection, and a stream with a gap must not go on.
+            if pending.items is not None and pending.worker:
+                self._cancel_remote(pending)
+                pending.fail(
+                    ConnectionLostError(
+                        f"The connection to the NATS server at {self._connection.shown} was lost "
+                        "while a stream ran: items may be missing.",
+                        url=self._connection.shown,
+                    )
+                )
 
     def _came_back(self) -> None:
         """Ask the workers which of our calls they hold, and give them time to answer."""

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from genro_nats.config import EMBEDDED, PoolOptions, masked_url, server_urls
 from genro_nats.errors import ConfigurationError
+from genro_nats.transport.keyfiles import check_key_files
 
 __all__ = ["Address", "Target"]
 
@@ -42,6 +43,7 @@ class Address:
             _need("aiohttp", "websocket", "WebSocket addresses (ws://, wss://)")
         if options.nkey_seed_file or options.credentials_file:
             _need("nkeys", "nkeys", "nkey and credentials files")
+            check_key_files(options)
         self._static = self._credentials()
 
     @property

@@ -12,9 +12,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,10 +35,15 @@ _BACKOFF: Final = (0.05, 2.0)  # seconds, first and last, between attempts to re
 _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
 _AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
+_DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose TLS failed never closes well
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
+
+
+class _NoTLSError(NatsError):
+    """TLS was asked for, and the server speaks without."""
 
 
 class Message(NamedTuple):
@@ -50,14 +57,57 @@ class Message(NamedTuple):
 
 
 class _Client(Client):
-    """A client that a message with undecodable bytes in its subjects does not make deaf."""
+    """nats-py's client without its lapses, handing each message on where it is built.
 
-    def _build_message(self, *args: Any, **kwargs: Any) -> Any:
+    That spares each message a queue and a task switch; were ``_build_message`` no longer
+    called, messages would take nats-py's usual way. A message with undecodable bytes in its
+    subjects does not make it deaf, a login in a URL is unquoted, and nothing secret goes over
+    a plain connection where TLS was asked for.
+    """
+
+    direct: dict[int, Subscription]
+
+    def _connect_command(self) -> bytes:
+        if self.options.get("tls") and not self._encrypted():
+            raise _NoTLSError("nats: the server offers no TLS")
+        self._take_login()
+        return super()._connect_command()
+
+    async def _connect_to_server(self, s: Any) -> None:
+        seconds = self.options["connect_timeout"]
+        if s.uri.scheme in ("ws", "wss"):
+            import aiohttp  # an extra; it warns of the plain number that nats-py would hand it
+
+            self.options["connect_timeout"] = aiohttp.ClientWSTimeout(ws_close=seconds)
         try:
-            return super()._build_message(*args, **kwargs)
+            await super()._connect_to_server(s)
+        finally:
+            self.options["connect_timeout"] = seconds
+
+    def _encrypted(self) -> bool:
+        server = self._current_server
+        scheme = server.uri.scheme if server else ""
+        return scheme == "wss" or (scheme != "ws" and bool(self._server_info.get("tls_required")))
+
+    def _take_login(self) -> None:
+        uri = self._current_server.uri if self._current_server else None
+        stated = self.options["user"] or self.options["token"]
+        if uri is None or uri.username is None or stated:
+            return
+        if uri.password is None:
+            self.options["token"] = unquote(uri.username)
+        else:
+            self.options["user"], self.options["password"] = unquote(uri.username), unquote(uri.password)
+
+    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Any:
+        try:
+            subscription = self.direct.get(sid)
+            if subscription is None:
+                return super()._build_message(sid, subject, reply, data, headers)
+            subscription.hand_on(subject.decode(), reply.decode(), data, headers)
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
-            return None
+        return None
 
 
 class Subscription:
@@ -71,13 +121,16 @@ class Subscription:
         self.session: Any = None
 
     async def receive(self, msg: Msg) -> None:
-        """Hand a message on; whatever the handler raises must not end the subscription."""
-        headers = msg.headers
+        """nats-py's way to hand a message on."""
+        self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
+
+    def hand_on(self, subject: str, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
+        """Call the handler; whatever it raises must not end the subscription."""
         status = headers.get("Status", "") if headers else ""
         try:
-            self.handler(Message(msg.subject, msg.reply, msg.data, status, headers or _NO_HEADERS))
+            self.handler(Message(subject, reply, data, status, headers or _NO_HEADERS))
         except Exception:
-            log.exception("a message on %s could not be handled", msg.subject)
+            log.exception("a message on %s could not be handled", subject)
 
 
 class Connection:
@@ -99,7 +152,6 @@ class Connection:
         self._last_error: BaseException | None = None
         self.shown = ""
         self.up = asyncio.Event()
-        self.up_since = 0.0
         self.max_payload = 1 << 20
         self.server_version = (0, 0, 0)
         self.on_up: list[Callable[[], object]] = []
@@ -125,8 +177,11 @@ class Connection:
                 while self._client is None:
                     try:
                         await self._connect(target)
-                    except (OSError, NatsError) as error:
-                        self._refuse_if_final(error)
+                    except (ExecutorError, TimeoutError):
+                        raise
+                    except Exception as error:
+                        self._last_error = self._last_error or error
+                        self._refuse_if_final(error, target)
                         await asyncio.sleep(_BACKOFF[0])
         except TimeoutError:
             await self._address.release()
@@ -139,7 +194,14 @@ class Connection:
             await self._address.release()
             raise
 
-    def _refuse_if_final(self, error: BaseException) -> None:
+    def _refuse_if_final(self, error: BaseException, target: Target) -> None:
+        # Of several servers another one may do better: all of them get their turn.
+        if len(target.servers) == 1 and (trouble := _tls_trouble(error) or _tls_trouble(self._last_error)):
+            raise ConnectionLostError(
+                f"TLS with the NATS server at {self.shown} failed: {trouble}. "
+                "Check url, tls_ca, tls_cert and tls_key, and tls_hostname.",
+                url=self.shown,
+            ) from error
         final = error if isinstance(error, AuthorizationError) else self._last_error
         if isinstance(final, AuthorizationError) or "authorization" in str(final).lower():
             raise ConnectionLostError(
@@ -151,6 +213,7 @@ class Connection:
     async def _connect(self, target: Target) -> None:
         """One attempt: connect, subscribe to all, and be up."""
         client = _Client()
+        client.direct = {}
         self._last_error = None
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
@@ -158,6 +221,32 @@ class Connection:
         async def closed() -> None:
             self._on_closed(client)
 
+        try:
+            await self._open(client, servers, closed, target.credentials)
+            # Again for those that were added meanwhile: nobody else attaches them while there is no client.
+            while new := [s for s in self._subscriptions if s.client is not client]:
+                for subscription in new:
+                    await self._attach(client, subscription)
+                await client.flush()
+        except BaseException:
+            await self._close_client(client, _DROP_TIMEOUT)
+            raise
+        self._client = client
+        self._known = (
+            [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
+        )
+        self.max_payload = client.max_payload
+        version = client.connected_server_version
+        self.server_version = (version.major, version.minor, version.patch)
+        self.up.set()
+
+    async def _open(
+        self,
+        client: Client,
+        servers: list[str],
+        closed: Callable[[], Awaitable[None]],
+        credentials: dict[str, Any],
+    ) -> None:
         await client.connect(
             servers,
             name=self._name,
@@ -169,26 +258,8 @@ class Connection:
             error_cb=self._on_error,
             closed_cb=closed,
             skip_subject_validation=True,
-            **target.credentials,
+            **credentials,
         )
-        try:
-            # Again for those that were added meanwhile: nobody else attaches them while there is no client.
-            while new := [s for s in self._subscriptions if s.client is not client]:
-                for subscription in new:
-                    await self._attach(client, subscription)
-                await client.flush()
-        except BaseException:
-            await self._close_client(client)
-            raise
-        self._client = client
-        self._known = (
-            [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
-        )
-        self.max_payload = client.max_payload
-        version = client.connected_server_version
-        self.server_version = (version.major, version.minor, version.patch)
-        self.up_since = self._loop.time()
-        self.up.set()
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:
         subscription.client = client
@@ -199,6 +270,9 @@ class Connection:
             pending_msgs_limit=_PENDING_MESSAGES,
             pending_bytes_limit=_PENDING_BYTES,
         )
+        if isinstance(client, _Client):
+            # No message can have come before this: the server has not been told yet.
+            client.direct[subscription.session._id] = subscription
 
     async def _on_error(self, error: BaseException) -> None:
         # Must never raise: nats-py would end a reading task.
@@ -230,7 +304,8 @@ class Connection:
                 self.shown = target.shown
                 async with asyncio.timeout(self._connect_timeout * 2):
                     await self._connect(target)
-            except (OSError, NatsError, TimeoutError, ExecutorError) as error:
+            except Exception as error:
+                # Whatever it is that answers there: this goes on.
                 log.debug("%s: attempt %d to reconnect: %r", self._name, attempt + 1, error)
                 continue
             log.info("%s: back at the NATS server at %s", self._name, self.shown)
@@ -342,9 +417,9 @@ class Connection:
             await self._close_client(client)
         await self._address.release()
 
-    async def _close_client(self, client: Client) -> None:
+    async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
         with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
+            async with asyncio.timeout(limit):
                 await client.close()
 
 
@@ -353,3 +428,9 @@ def _header_size(headers: Mapping[str, str]) -> int:
     text = sum(len(key) + len(value) + 4 for key, value in headers.items())
     wide = sum(len(value.encode()) - len(value) for value in headers.values() if not value.isascii())
     return 12 + text + wide
+
+
+def _tls_trouble(error: BaseException | None) -> str:
+    """What is wrong with TLS, if that is what the error is about."""
+    cause = getattr(error, "certificate_error", getattr(error, "os_error", error))  # aiohttp's wrappers
+    return str(cause) if isinstance(cause, ssl.SSLError | ssl.CertificateError | _NoTLSError) else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
@@ -16,6 +17,9 @@ from genro_nats.transport.nats import Connection
 
 __all__ = ["Outbox"]
 
+log: Final = logging.getLogger("genro_nats.transport")
+
+_CLOSE_TIMEOUT: Final = 1.0  # seconds
 _TOGETHER: Final = 64 * 1024  # bytes; larger frames travel alone
 
 
@@ -54,19 +58,28 @@ class Outbox:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            waiting, self._waiting = self._waiting, {}
-            for frames in waiting.values():
-                for subject, data in _bundled(frames):
-                    with contextlib.suppress(ConnectionLostError, PayloadTooLargeError):
-                        await self._connection.publish(subject, data, self._sender)
+            await self._flush()
+
+    async def _flush(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for frames in waiting.values():
+            for subject, data in _bundled(frames):
+                try:
+                    await self._connection.publish(subject, data, self._sender)
+                except (ConnectionLostError, PayloadTooLargeError):
+                    continue
+                except Exception:
+                    log.exception("a message to %s could not be sent", subject)
 
     async def aclose(self) -> None:
-        """Send what was posted, and end."""
-        await asyncio.sleep(0)
-        while self._waiting:
-            await asyncio.sleep(0.001)
-        await self._connection.flush()
-        self._task.cancel()
+        """Send what was posted, as far as that takes a moment, and end."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                # A loop that is ending has cancelled the task before it closes us.
+                self._task.cancel()
+                await asyncio.wait([self._task])
+                await self._flush()
+                await self._connection.flush()
 
 
 def _bundled(frames: list[tuple[str, Buffer]]) -> list[tuple[str, Buffer]]:

@@ -128,6 +128,8 @@ class WorkerAgent:
         aborting.cancel()
         if not draining.done():
             draining.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await draining
             self._events("worker.aborted")
             return 1
         left = sum(draining.result())

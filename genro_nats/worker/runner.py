@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.exceptions import dump_error
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
-from genro_nats.codec.functions import FunctionCache, find_object
+from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.functions import FunctionCache, find_object, label
 from genro_nats.errors import CodecError, DecodeError
 from genro_nats.message import CallContext, ProgressUpdate, running_call
 
@@ -134,7 +134,8 @@ def item_frame(frame: Frame, value: Any) -> list[Buffer]:
 def error_reply(frame: Frame, error: BaseException, started: float, flags: int = 0) -> list[Buffer]:
     """The error frame of whatever a call raised."""
     seconds = time.monotonic() - started
-    return chunks(Frame(FrameKind.ERROR, frame.id, body=dump_error(error), seconds=seconds, flags=flags))
+    kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
+    return chunks(Frame(FrameKind.ERROR, frame.id, kind, b"", dump_error(error), (), flags, 0, seconds))
 
 
 def progress_frame(call_id: bytes, update: ProgressUpdate) -> list[Buffer]:

@@ -23,9 +23,18 @@ from genro_nats.codec.frame import (
     decode_all,
     encode,
     name_of,
+    peek,
 )
+from genro_nats.codec.functions import label
 from genro_nats.config import PoolOptions
-from genro_nats.errors import CodecError, DecodeError, ExecutorError, PayloadTooLargeError, WorkerLostError
+from genro_nats.errors import (
+    CodecError,
+    ConnectionLostError,
+    DecodeError,
+    ExecutorError,
+    PayloadTooLargeError,
+    WorkerLostError,
+)
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.work import Work
@@ -71,7 +80,7 @@ class _RemoteWork(Work):
             self.service.post(self, data)
 
     def failed(self, error: Exception) -> None:
-        self.service.answer(self, encode(Frame(FrameKind.ERROR, self.id, body=dump_error(error))))
+        self.service.answer(self, _error_frame(self.id, error))
 
 
 class PoolService:
@@ -98,7 +107,7 @@ class PoolService:
         self._bytes = 0
         self._retention = Retention()
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
-        self._subscriptions: list[Subscription] = []
+        self._calls: Subscription
         self._idle = asyncio.Event()
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
@@ -108,15 +117,14 @@ class PoolService:
         """Start the children, then take calls. Raises what keeps a child from starting."""
         self._loop = asyncio.get_running_loop()
         await self.children.start()
-        self._subscriptions = [
-            await self._connection.subscribe(self._subjects.control, self._controlled),
-            await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP),
-        ]
+        self._connection.on_down.append(self._break_streams)
+        await self._connection.subscribe(self._subjects.control, self.control)
+        self._calls = await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP)
 
     async def drain(self, timeout: float) -> int:
         """Stop taking calls and finish those in hand; how many were left at the timeout (seconds)."""
-        for subscription in reversed(self._subscriptions):
-            await self._connection.unsubscribe(subscription)
+        # Cancels and questions are still heard: only the calls are left to others.
+        await self._connection.unsubscribe(self._calls)
         try:
             async with asyncio.timeout(timeout):
                 while self._works:
@@ -134,6 +142,19 @@ class PoolService:
             work.done = True
             self._refuse(work.reply, work.id)
             self._forget(work)
+
+    def _break_streams(self) -> None:
+        """Items may be lost with the connection, and a stream with a gap must not go on."""
+        for work in list(self._works.values()):
+            if work.stream:
+                self.children.cancel(
+                    work,
+                    ConnectionLostError(
+                        "The worker's connection to the NATS server was lost while a stream ran: "
+                        "items may be missing.",
+                        url=self._connection.shown,
+                    ),
+                )
 
     async def settled(self, timeout: float) -> None:
         """Wait until every reply has been acknowledged, at most ``timeout`` seconds."""
@@ -187,8 +208,8 @@ class PoolService:
             id = bytes.fromhex(message.reply.rpartition(".")[2])
         except ValueError:
             id = bytes(16)
-        frame = Frame(FrameKind.ERROR, id if len(id) == 16 else bytes(16), body=dump_error(error))
-        self._outbox.post(message.reply, message.reply, encode(frame))
+        frame = _error_frame(id if len(id) == 16 else bytes(16), error)
+        self._outbox.post(message.reply, message.reply, frame)
 
     def _refuse(self, reply: str, id: bytes) -> None:
         self.counts["refused"] += 1
@@ -204,13 +225,21 @@ class PoolService:
     def answer(self, work: _RemoteWork, frame: Buffer) -> None:
         """Send a call's outcome, and keep it until the caller has it."""
         if len(frame) > self._connection.max_payload:
-            error = self._too_large(work, len(frame))
-            frame = encode(Frame(FrameKind.ERROR, work.id, body=dump_error(error)))
-        self.counts["completed" if frame[3] == FrameKind.REPLY else "failed"] += 1
+            frame = _error_frame(work.id, self._too_large(work, len(frame)))
+        if frame[3] == FrameKind.REPLY:
+            self.counts["completed"] += 1
+        else:
+            self._failed(work, frame)
         self._retention.keep(work.id, work.reply, frame, self._loop.time())
         alone = len(self._works) <= 1
         (self._outbox.post_now if alone else self._outbox.post)(work.caller, work.reply, frame)
         self._forget(work)
+
+    def _failed(self, work: _RemoteWork, frame: Buffer) -> None:
+        self.counts["failed"] += 1
+        error = name_of(frame, peek(frame)).decode(errors="replace")
+        function = work.key.decode(errors="replace")
+        self._events("call.failed", function=function, error=error, call=work.id.hex())
 
     def _too_large(self, work: Work, size: int) -> PayloadTooLargeError:
         limit = self._connection.max_payload
@@ -228,9 +257,6 @@ class PoolService:
             self._idle.set()
 
     # -- what callers and time ask ------------------------------------------
-
-    def _controlled(self, message: Message) -> None:
-        self.control(message)
 
     def control(self, message: Message) -> None:
         """Cancels, credits, acknowledgements and questions; for unknown calls they mean nothing."""
@@ -291,6 +317,10 @@ class PoolService:
             for at in range(0, len(held), _IDS):
                 body = b"".join(work.id for work in held[at : at + _IDS])
                 self._outbox.post(caller, held[at].reply, encode(Frame(FrameKind.BEAT, body=body)))
+
+
+def _error_frame(id: bytes, error: Exception) -> bytes:
+    return encode(Frame(FrameKind.ERROR, id, name=label(type(error)).encode(), body=dump_error(error)))
 
 
 def _ids(frame: Frame) -> list[bytes]:

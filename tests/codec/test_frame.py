@@ -19,6 +19,7 @@ from genro_nats.codec.frame import (
     encode,
     name_of,
     peek,
+    with_seconds,
 )
 from genro_nats.errors import DecodeError, PayloadTooLargeError
 
@@ -140,3 +141,11 @@ def test_buffers_arrive_writable_and_private() -> None:
 
 def test_no_deadline_is_infinity() -> None:
     assert decode(encode(Frame(FrameKind.CALL)))[0].seconds == inf
+
+
+@given(frames, st.floats(allow_nan=False))
+def test_another_time_left(frame: Frame, seconds: float) -> None:
+    again, _ = decode(with_seconds(encode(frame), seconds))
+    assert again.seconds == seconds
+    again.seconds = frame.seconds
+    assert facts(again) == facts(frame)

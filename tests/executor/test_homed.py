@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -63,6 +64,11 @@ async def test_a_start_that_fails_reaches_every_waiter_and_can_be_tried_again() 
     failures = [RuntimeError("no room")]
 
     def fail() -> None:
+        # It fails once all three wait for it: who comes later begins another start.
+        limit = time.monotonic() + 5
+        while failures and pool._home is not None and len(pool._home.started._wakers) < 3:
+            assert time.monotonic() < limit
+            time.sleep(0.001)
         if failures:
             raise failures.pop()
 

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from genro_nats import NatsExecutor, PoolOptions
+from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.roster import Roster
 from genro_nats.server import EmbeddedServer
 
@@ -223,3 +225,15 @@ async def shared_fleet(shared_server: EmbeddedServer, tmp_path: Path) -> AsyncIt
     found = Fleet(shared_server, f"p{os.urandom(4).hex()}", tmp_path)
     yield found
     await found.aclose()
+
+
+def stop_reading(child: Child) -> socket.socket:
+    """From now on the parent does not hear this child; its end of the pipe."""
+    sock = child._pipe._sock
+    asyncio.get_running_loop().remove_reader(sock.fileno())
+    return sock
+
+
+def read_again(child: Child) -> None:
+    """Undo ``stop_reading``."""
+    asyncio.get_running_loop().add_reader(child._pipe._sock.fileno(), child._pipe._readable)

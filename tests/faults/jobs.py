@@ -103,12 +103,12 @@ def overflow_c_stack() -> None:
     compare = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
     sys.setrecursionlimit(1 << 30)
 
-    @compare
     def again(a: int, b: int) -> int:
         pair = (ctypes.c_int * 2)(1, 2)
-        ctypes.CDLL(None).qsort(pair, 2, 4, again)
+        ctypes.CDLL(None).qsort(pair, 2, 4, called)
         return 0
 
+    called = compare(again)
     again(1, 2)
 
 
@@ -210,8 +210,7 @@ def remaining() -> float:
 
 def numbers(path: str, count: int) -> Iterator[int]:
     try:
-        for number in range(count):
-            yield number
+        yield from range(count)
     finally:
         note(path, "closed")
 

@@ -14,7 +14,7 @@ import pytest
 
 from genro_nats import AsyncProcessExecutor, CallTimeoutError, ProcessExecutor, WorkerLostError
 from tests.faults import jobs
-from tests.faults.conftest import Notes, alive, children, roster, until
+from tests.faults.conftest import Notes, alive, children, read_again, roster, stop_reading, until
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +82,7 @@ async def test_cancel_storms(notes: Notes) -> None:
                 calls[n].cancel()
                 if rng.random() < 0.2:
                     await asyncio.sleep(rng.uniform(0, 0.002))
-            done, late = await asyncio.wait([calls[n] for n in kept], timeout=0.7)
+            _, late = await asyncio.wait([calls[n] for n in kept], timeout=0.7)
             for call in late:  # those that sleep for long
                 call.cancel()
             outcomes = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 5)
@@ -107,7 +107,7 @@ async def test_two_cancelled_calls_in_one_child_do_not_keep_it(notes: Notes) -> 
         short = asyncio.create_task(pool.submit(jobs.work, notes.path, "short"))
         long = asyncio.create_task(pool.submit(jobs.work, notes.path, "long", 30))
         await asyncio.sleep(0)
-        child._protocol.transport.pause_reading()  # type: ignore[union-attr]
+        stop_reading(child)
         while "long" not in notes.lines():
             await asyncio.sleep(0)
         assert child.doomed is None
@@ -116,7 +116,7 @@ async def test_two_cancelled_calls_in_one_child_do_not_keep_it(notes: Notes) -> 
         await asyncio.sleep(0)
         short.cancel()
         await asyncio.gather(short, long, return_exceptions=True)
-        child._protocol.transport.resume_reading()  # type: ignore[union-attr]
+        read_again(child)
         assert await asyncio.wait_for(pool.submit(jobs.pid), 3) != child.pid
         await until(lambda: not alive(child.pid), 2)
 
@@ -151,9 +151,7 @@ async def test_a_thread_that_looks_is_freed_without_losing_the_child(notes: Note
 async def test_an_async_function_that_will_not_end(notes: Notes, tmp_path: Path) -> None:
     async with AsyncProcessExecutor("p", max_workers=1, concurrency=4, cancel_grace=0.2) as pool:
         pid = await pool.submit(jobs.pid)
-        stuck = asyncio.create_task(
-            pool.submit(jobs.async_stubborn, notes.path, str(tmp_path / "never"))
-        )
+        stuck = asyncio.create_task(pool.submit(jobs.async_stubborn, notes.path, str(tmp_path / "never")))
         await notes.wait()
         neighbour = asyncio.create_task(pool.submit(jobs.async_work, notes.path, "n", 0.8))
         await notes.wait(2)

@@ -94,7 +94,7 @@ async def test_an_initializer_that_fails_later(tmp_path: Path) -> None:
 async def _until_it_works(pool: ProcessExecutor) -> int:
     while True:
         try:
-            return await pool.submit(jobs.pid)
+            return int(await pool.submit(jobs.pid))
         except ExecutorError:
             pass
 

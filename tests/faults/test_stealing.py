@@ -18,7 +18,7 @@ pytestmark = pytest.mark.anyio
 async def test_no_short_call_waits_behind_a_long_one_while_a_child_is_idle(notes: Notes) -> None:
     async with ProcessExecutor("p", max_workers=2, spares=0) as pool:
         for _ in range(3):
-            for n in range(200):
+            for _n in range(200):
                 await pool.submit(jobs.nap, 0)
             begin = time.monotonic()
             long = asyncio.create_task(pool.submit(jobs.nap, 0.6))

@@ -1,31 +1,57 @@
-"""A real server for tests of JetStream, connections to it, and bounded waits."""
+"""What transport tests share: servers, certificates, credentials, and a call that shows a way works."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+import logging
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from genro_nats.config import PoolOptions
-from genro_nats.message import new_id
+from genro_nats import NatsExecutor, PoolOptions
 from genro_nats.server import EmbeddedServer
-from genro_nats.transport.address import Address
-from genro_nats.transport.delivery import Delivery
+from genro_nats.testing import WorkerProcess
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.nats import Connection
-from genro_nats.transport.puller import Puller
-from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
+from tests.transport.brokers import Brokers
+from tests.transport.identities import Authority, Tenancy, tenancy
+from tests.transport.streaming import connected
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture
+def brokers(tmp_path: Path) -> Iterator[Brokers]:
+    """Starts servers: ``brokers(configuration)``; they end with the test."""
+    started = Brokers(tmp_path / "servers")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"), "ca")
+
+
+@pytest.fixture(scope="session")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that signed nothing."""
+    return Authority(tmp_path_factory.mktemp("stranger"), "other")
+
+
+@pytest.fixture(scope="session")
+def tls(authority: Authority) -> str:
+    """The ``tls`` block of a server whose certificate that authority issued."""
+    issued = authority.issue("server")
+    return f'tls {{ cert_file: "{issued.cert}", key_file: "{issued.key}" }}'
+
+
+@pytest.fixture(scope="session")
+def operator(tmp_path_factory: pytest.TempPathFactory) -> Tenancy:
+    return tenancy(tmp_path_factory.mktemp("operator"))
 
 
 @pytest.fixture(scope="session")
@@ -42,79 +68,23 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
         yield server
 
 
-@contextlib.asynccontextmanager
-async def connected(server: EmbeddedServer) -> AsyncIterator[JetStream]:
-    """JetStream over a connection of its own."""
-    options = PoolOptions(url=(server.url,), user=server.user, password=server.password)
-    connection = Connection(Address(options), "test")
-    await connection.start()
-    js = JetStream(connection, f"test.reply.{new_id().hex()}.")
-    await js.start()
-    try:
-        yield js
-    finally:
-        await js.aclose()
-        await connection.aclose()
-
-
 @pytest.fixture
 async def js(shared: EmbeddedServer) -> AsyncIterator[JetStream]:
     async with connected(shared) as js:
         yield js
 
 
-async def queue(js: JetStream, *, ack_wait: float = 15.0) -> str:
-    """A new work queue with the consumer "all"; its name, the first token of its subjects."""
-    name = f"q{new_id().hex()}"
-    await ensure_stream(js, StreamSpec(name, (f"{name}.>",), retention="workqueue", allow_direct=True))
-    await ensure_consumer(js, name, ConsumerSpec("all", ack_wait=ack_wait))
-    return name
-
-
-async def store(js: JetStream) -> str:
-    """A new stream that keeps one message for each subject; its name, as of ``queue``."""
-    name = f"s{new_id().hex()}"
-    await ensure_stream(
-        js,
-        StreamSpec(name, (f"{name}.>",), max_messages_per_subject=1, allow_direct=True, allow_msg_ttl=True),
-    )
-    return name
-
-
-@contextlib.asynccontextmanager
-async def pulling(
-    js: JetStream, name: str, handler: Callable[[Delivery], object], slots: int, heartbeat: float = 0.5
-) -> AsyncIterator[Puller]:
-    """A puller of the consumer "all"."""
-    puller = Puller(js, name, "all", f"test.pull.{new_id().hex()}.", handler, heartbeat=heartbeat)
-    puller.add_slots(slots) if slots else None
-    await puller.start()
-    try:
-        yield puller
-    finally:
-        await puller.aclose()
-
-
-async def until(condition: Callable[[], object], limit: float = 10.0) -> float:
-    """Poll until ``condition()`` is true; the seconds it took."""
-    begin = time.monotonic()
-    while not condition():
-        assert time.monotonic() - begin < limit, "not within the limit"
-        await asyncio.sleep(0.005)
-    return time.monotonic() - begin
-
-
-@contextlib.contextmanager
-def frozen(server: EmbeddedServer) -> Iterator[None]:
-    """The server is stopped, not ended: its sockets stay open and nothing answers."""
-    os.kill(server.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(server.pid, signal.SIGCONT)
-
-
-async def restart_killed(server: EmbeddedServer) -> None:
-    """kill -9, and start again with the same store, without blocking the loop."""
-    await asyncio.to_thread(server.kill)
-    await asyncio.to_thread(server.restart)
+async def call_through(
+    caplog: pytest.LogCaptureFixture, options: dict[str, Any], secrets: tuple[str, ...] = ()
+) -> None:
+    """A call from an executor to a worker, both with these options; ``secrets`` show nowhere."""
+    caplog.set_level(logging.DEBUG)
+    given = {"max_workers": 1, "spares": 0, **options}
+    with WorkerProcess({**given, "subject": "tasks.way"}) as worker:
+        async with NatsExecutor("way", subject="tasks.way", **options) as pool:
+            assert await pool.submit(pow, 2, 10) == 1024
+            shown = (
+                f"{pool!r} {pool.metrics} {pool.options!r} {PoolOptions.build('nats', options, name='x')!r}"
+            )
+        shown += worker.stderr() + caplog.text + "".join(map(repr, caplog.records))
+    assert [secret for secret in secrets if secret in shown] == []

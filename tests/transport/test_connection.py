@@ -11,7 +11,7 @@ from genro_nats.errors import ConnectionLostError, PayloadTooLargeError, StreamU
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message
-from tests.transport.conftest import connected, frozen, restart_killed, until
+from tests.transport.streaming import connected, frozen, restart_killed, until
 
 pytestmark = pytest.mark.anyio
 

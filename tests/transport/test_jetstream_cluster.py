@@ -23,7 +23,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.publisher import PubAck, Publication, Publisher
 from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
-from tests.transport.conftest import pulling, until
+from tests.transport.streaming import pulling, until
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from genro_nats.server import EmbeddedServer
 from genro_nats.transport.direct import get_last, multi_last, purge_subject
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import PubAck, Publication, Publisher
-from tests.transport.conftest import connected, frozen, queue, restart_killed, store
+from tests.transport.streaming import connected, frozen, queue, restart_killed, store
 
 pytestmark = pytest.mark.anyio
 

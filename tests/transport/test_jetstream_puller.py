@@ -17,7 +17,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import PubAck, Publication, Publisher
 from genro_nats.transport.puller import Puller
 from genro_nats.transport.streams import ConsumerSpec, consumer_state, ensure_consumer
-from tests.transport.conftest import connected, frozen, pulling, queue, restart_killed, until
+from tests.transport.streaming import connected, frozen, pulling, queue, restart_killed, until
 
 pytestmark = pytest.mark.anyio
 

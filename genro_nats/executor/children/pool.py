@@ -91,6 +91,9 @@ class ChildPool:
             return
         if work.deadline != inf:
             seconds = round(work.deadline - self._loop.time(), 3)
+            if seconds <= 0:
+                self._expired(work, seconds)
+                return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
         work.short = not work.stream and self._short.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
@@ -121,10 +124,12 @@ class ChildPool:
 
     def _expired(self, work: Work, seconds: float) -> None:
         name = work.key.decode(errors="replace")
-        self.cancel(
-            work,
-            CallTimeoutError(f"{name} was not done within {seconds:g} s.", timeout=seconds, function=name),
+        text = (
+            f"{name} was not done within {seconds:g} s."
+            if seconds > 0
+            else f"{name} came after its deadline."
         )
+        self.cancel(work, CallTimeoutError(text, timeout=seconds, function=name))
 
     def _fail(self, work: Work, error: Exception) -> None:
         if not work.done:
