@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -66,6 +66,16 @@ class _Client(Client):
     """
 
     direct: dict[int, Subscription]
+    ended: Callable[[], None]
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        except OSError as error:
+            # It meant to send what was left, and would never say that it is closed.
+            log.debug("closing a connection: %r", error)
+        finally:
+            self.ended()
 
     def _connect_command(self) -> bytes:
         if self.options.get("tls") and not self._encrypted():
@@ -214,20 +224,20 @@ class Connection:
         """One attempt: connect, subscribe to all, and be up."""
         client = _Client()
         client.direct = {}
+        client.ended = lambda: self._on_closed(client)
         self._last_error = None
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
 
-        async def closed() -> None:
-            self._on_closed(client)
-
         try:
-            await self._open(client, servers, closed, target.credentials)
+            await self._open(client, servers, target.credentials)
             # Again for those that were added meanwhile: nobody else attaches them while there is no client.
             while new := [s for s in self._subscriptions if s.client is not client]:
                 for subscription in new:
                     await self._attach(client, subscription)
                 await client.flush()
+            if client.is_closed:  # a flush does not mind
+                raise ConnectionResetError("closed again at once")
         except BaseException:
             await self._close_client(client, _DROP_TIMEOUT)
             raise
@@ -244,7 +254,6 @@ class Connection:
         self,
         client: Client,
         servers: list[str],
-        closed: Callable[[], Awaitable[None]],
         credentials: dict[str, Any],
     ) -> None:
         await client.connect(
@@ -256,7 +265,6 @@ class Connection:
             connect_timeout=self._connect_timeout,  # type: ignore[arg-type]
             ping_interval=_PING,
             error_cb=self._on_error,
-            closed_cb=closed,
             skip_subject_validation=True,
             **credentials,
         )

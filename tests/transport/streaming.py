@@ -83,7 +83,8 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(server.pid, signal.SIGCONT)
+        with contextlib.suppress(ProcessLookupError):  # it may have been killed meanwhile
+            os.kill(server.pid, signal.SIGCONT)
 
 
 async def restart_killed(server: EmbeddedServer) -> None:

@@ -72,3 +72,21 @@ async def test_a_late_reply_is_for_nobody(server: EmbeddedServer) -> None:
         with frozen(server), pytest.raises(StreamUnavailableError):
             await js.requester.request("$JS.API.INFO", timeout=0.05)
         assert b"account_info" in (await js.requester.request("$JS.API.INFO")).data
+
+
+async def test_a_server_killed_with_much_still_to_be_sent(server: EmbeddedServer) -> None:
+    async with connected(server) as js:
+        connection = js.connection
+        lost: list[bool] = []
+        connection.on_down.append(lambda: lost.append(True))
+        with frozen(server):
+            while connection.publish_now("much", b"x" * 500_000):
+                await asyncio.sleep(0)
+            sending = [asyncio.create_task(connection.publish("much", b"x" * 500_000)) for _ in range(8)]
+            await asyncio.sleep(0)
+            await asyncio.to_thread(server.kill)
+            await asyncio.wait(sending, timeout=5)
+            await until(lambda: lost, 5)
+            await asyncio.to_thread(server.restart)
+        await asyncio.wait_for(connection.up.wait(), 5)
+        assert (await js.requester.request("$JS.API.INFO")).data
