@@ -4,6 +4,8 @@
 
     ExecutorError
     ├── ConfigurationError (also ValueError)     a wrong option, name, file or address
+    │   ├── StreamMismatchError                  a stream or consumer has other settings
+    │   └── ServerTooOldError                    the NATS server lacks a feature
     ├── ExecutorOverloadError                    max_pending reached, or every worker is full
     ├── ExecutorClosedError                      the pool was shut down
     ├── NoWorkersError                           nobody serves the subject
@@ -16,7 +18,11 @@
     │   ├── PayloadTooLargeError                 over a stated limit
     │   └── FunctionNotFoundError                the function is not importable over there
     ├── TransportError
-    │   └── ConnectionLostError                  the server stayed away too long
+    │   ├── ConnectionLostError                  the server stayed away too long
+    │   ├── StreamUnavailableError               a stream did not answer
+    │   └── StreamError                          a stream refused what was asked
+    │       ├── SequenceConflictError            somebody else wrote the subject first
+    │       └── DeliveryForgottenError           a crashed server no longer knows the delivery
     └── TaskError
         ├── TaskNotFoundError
         ├── TaskFailedError
@@ -37,6 +43,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLostError",
     "DecodeError",
+    "DeliveryForgottenError",
     "ExecutorClosedError",
     "ExecutorError",
     "ExecutorOverloadError",
@@ -45,7 +52,12 @@ __all__ = [
     "PayloadTooLargeError",
     "RemoteError",
     "RemoteTraceback",
+    "SequenceConflictError",
+    "ServerTooOldError",
     "SignatureError",
+    "StreamError",
+    "StreamMismatchError",
+    "StreamUnavailableError",
     "TaskCancelledError",
     "TaskError",
     "TaskFailedError",
@@ -85,6 +97,17 @@ def _rebuild(cls: type[ExecutorError], args: tuple[Any, ...], fields: dict[str, 
 
 class ConfigurationError(ExecutorError, ValueError):
     """A wrong option, name, file or address; the text names it and the way out."""
+
+
+class StreamMismatchError(ConfigurationError):
+    """A stream or consumer of that name exists with other settings.
+
+    Fields: ``name``, ``wanted`` and ``found`` (the settings that differ, by name).
+    """
+
+
+class ServerTooOldError(ConfigurationError):
+    """The NATS server lacks a feature. Fields: ``feature``, ``needed`` and ``found`` (versions)."""
 
 
 class ExecutorOverloadError(ExecutorError):
@@ -164,6 +187,27 @@ class TransportError(ExecutorError):
 
 class ConnectionLostError(TransportError):
     """The server could not be reached, or stayed away too long. Fields: ``url`` (no secrets)."""
+
+
+class StreamUnavailableError(TransportError):
+    """A stream, or the leader of its replicas, did not answer in time. Fields: ``subject``."""
+
+
+class StreamError(TransportError):
+    """A stream refused what was asked. Fields: ``code`` (the server's err_code), ``subject``."""
+
+    retryable = False
+
+
+class SequenceConflictError(StreamError):
+    """The subject's last message is not the expected one: somebody else wrote it first."""
+
+
+class DeliveryForgottenError(StreamError):
+    """A server that crashed no longer knows that it delivered this message.
+
+    Unless an acknowledgement reached it before, the message comes again.
+    """
 
 
 class TaskError(ExecutorError):

@@ -13,7 +13,8 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
@@ -37,6 +38,7 @@ _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose TLS failed never closes well
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
@@ -51,6 +53,7 @@ class Message(NamedTuple):
     reply: str
     data: bytes
     status: str
+    headers: Mapping[str, str] = _NO_HEADERS
 
 
 class _Client(Client):
@@ -63,6 +66,16 @@ class _Client(Client):
     """
 
     direct: dict[int, Subscription]
+    ended: Callable[[], None]
+
+    async def _close(self, status: int, do_cbs: bool = True) -> None:
+        try:
+            await super()._close(status, do_cbs)
+        except OSError as error:
+            # It meant to send what was left, and would never say that it is closed.
+            log.debug("closing a connection: %r", error)
+        finally:
+            self.ended()
 
     def _connect_command(self) -> bytes:
         if self.options.get("tls") and not self._encrypted():
@@ -114,6 +127,7 @@ class Subscription:
         self.subject = subject
         self.queue = queue
         self.handler = handler
+        self.client: Client | None = None
         self.session: Any = None
 
     async def receive(self, msg: Msg) -> None:
@@ -124,7 +138,7 @@ class Subscription:
         """Call the handler; whatever it raises must not end the subscription."""
         status = headers.get("Status", "") if headers else ""
         try:
-            self.handler(Message(subject, reply, data, status))
+            self.handler(Message(subject, reply, data, status, headers or _NO_HEADERS))
         except Exception:
             log.exception("a message on %s could not be handled", subject)
 
@@ -149,6 +163,7 @@ class Connection:
         self.shown = ""
         self.up = asyncio.Event()
         self.max_payload = 1 << 20
+        self.server_version = (0, 0, 0)
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
         self.on_error: list[Callable[[BaseException], object]] = []
@@ -209,18 +224,20 @@ class Connection:
         """One attempt: connect, subscribe to all, and be up."""
         client = _Client()
         client.direct = {}
+        client.ended = lambda: self._on_closed(client)
         self._last_error = None
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
 
-        async def closed() -> None:
-            self._on_closed(client)
-
         try:
-            await self._open(client, servers, closed, target.credentials)
-            for subscription in self._subscriptions:
-                await self._attach(client, subscription)
-            await client.flush()
+            await self._open(client, servers, target.credentials)
+            # Again for those that were added meanwhile: nobody else attaches them while there is no client.
+            while new := [s for s in self._subscriptions if s.client is not client]:
+                for subscription in new:
+                    await self._attach(client, subscription)
+                await client.flush()
+            if client.is_closed:  # a flush does not mind
+                raise ConnectionResetError("closed again at once")
         except BaseException:
             await self._close_client(client, _DROP_TIMEOUT)
             raise
@@ -229,13 +246,14 @@ class Connection:
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
         self.max_payload = client.max_payload
+        version = client.connected_server_version
+        self.server_version = (version.major, version.minor, version.patch)
         self.up.set()
 
     async def _open(
         self,
         client: Client,
         servers: list[str],
-        closed: Callable[[], Awaitable[None]],
         credentials: dict[str, Any],
     ) -> None:
         await client.connect(
@@ -247,12 +265,12 @@ class Connection:
             connect_timeout=self._connect_timeout,  # type: ignore[arg-type]
             ping_interval=_PING,
             error_cb=self._on_error,
-            closed_cb=closed,
             skip_subject_validation=True,
             **credentials,
         )
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:
+        subscription.client = client
         subscription.session = await client.subscribe(
             subscription.subject,
             queue=subscription.queue,
@@ -332,21 +350,23 @@ class Connection:
             PayloadTooLargeError: more than the server takes; it would cut the connection.
             ConnectionLostError: there is no server now.
         """
-        client = self._sendable(subject, data, reply)
+        client = self._sendable(subject, data, reply, headers)
         try:
             await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
         except (NatsError, OSError) as error:
             raise self._lost(error) from error
 
-    def publish_now(self, subject: str, data: Buffer, reply: str = "") -> bool:
+    def publish_now(
+        self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
+    ) -> bool:
         """Send one message within this turn of the loop; False: it was not, use ``publish``.
 
         Raises as ``publish``.
         """
-        client = self._sendable(subject, data, reply)
+        client = self._sendable(subject, data, reply, headers)
         if client.pending_data_size + len(data) > _AT_ONCE:
             return False
-        step = client.publish(subject, data, reply)  # type: ignore[arg-type]
+        step = client.publish(subject, data, reply, headers)  # type: ignore[arg-type]
         try:
             # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
             step.send(None)
@@ -357,7 +377,9 @@ class Connection:
         step.close()
         return False
 
-    def _sendable(self, subject: str, data: Buffer, reply: str) -> Client:
+    def _sendable(
+        self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None
+    ) -> Client:
         """The client, if there is one and the server would take this message."""
         client = self._client
         if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
@@ -367,10 +389,11 @@ class Connection:
                 size=len(subject) + len(reply),
                 limit=_MAX_SUBJECTS,
             )
-        if len(data) > self.max_payload:
+        size = len(data) + _header_size(headers) if headers else len(data)
+        if size > self.max_payload:
             raise PayloadTooLargeError(
-                f"A message of {len(data):,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",
-                size=len(data),
+                f"A message of {size:,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",
+                size=size,
                 limit=self.max_payload,
             )
         if client is None:
@@ -406,6 +429,13 @@ class Connection:
         with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
             async with asyncio.timeout(limit):
                 await client.close()
+
+
+def _header_size(headers: Mapping[str, str]) -> int:
+    """Bytes that the headers take of max_payload: a version line, `name: value` lines, an empty line."""
+    text = sum(len(key) + len(value) + 4 for key, value in headers.items())
+    wide = sum(len(value.encode()) - len(value) for value in headers.values() if not value.isascii())
+    return 12 + text + wide
 
 
 def _tls_trouble(error: BaseException | None) -> str:

@@ -9,13 +9,15 @@ pool's subject::
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
+    P.pull.W.N.>          to one puller of worker W: tasks and the server's words
+                          about its pulls; N is the consumer's name
 """
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["QUEUE_GROUP", "PoolSubjects", "caller_inbox", "pool_subjects", "worker_inbox"]
+__all__ = ["QUEUE_GROUP", "PoolSubjects", "caller_inbox", "pool_subjects", "pull_inbox", "worker_inbox"]
 
 QUEUE_GROUP: Final = "workers"
 
@@ -40,3 +42,8 @@ def caller_inbox(prefix: str, caller: str) -> str:
 def worker_inbox(prefix: str, worker: str) -> str:
     """Where one worker hears."""
     return f"{prefix}.worker.{worker}"
+
+
+def pull_inbox(prefix: str, worker: str, consumer: str) -> str:
+    """Where one worker hears what it pulls from a consumer; append a pull, or ``>`` to subscribe."""
+    return f"{prefix}.pull.{worker}.{consumer}."

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from genro_nats import NatsExecutor, PoolOptions
+from genro_nats.server import EmbeddedServer
 from genro_nats.testing import WorkerProcess
+from genro_nats.transport.jetstream import JetStream
 from tests.transport.brokers import Brokers
 from tests.transport.identities import Authority, Tenancy, tenancy
+from tests.transport.streaming import connected
 
 
 @pytest.fixture
@@ -49,6 +52,26 @@ def tls(authority: Authority) -> str:
 @pytest.fixture(scope="session")
 def operator(tmp_path_factory: pytest.TempPathFactory) -> Tenancy:
     return tenancy(tmp_path_factory.mktemp("operator"))
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """One server for all tests that leave it alone; streams have names of their own."""
+    with EmbeddedServer(directory=tmp_path_factory.mktemp("nats") / "server") as server:
+        yield server
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """A server to be killed, stopped and restarted."""
+    with EmbeddedServer(directory=tmp_path / "server") as server:
+        yield server
+
+
+@pytest.fixture
+async def js(shared: EmbeddedServer) -> AsyncIterator[JetStream]:
+    async with connected(shared) as js:
+        yield js
 
 
 async def call_through(

@@ -1,0 +1,1 @@
+"""Durable tasks: what they are and how they change, apart from where they are stored."""

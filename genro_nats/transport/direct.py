@@ -1,0 +1,112 @@
+"""Reading and purging by subject, without consumers; the stream needs ``allow_direct``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from genro_nats.errors import ConfigurationError, StreamError
+from genro_nats.transport.jetstream import API, JetStream, refusal
+from genro_nats.transport.nats import Message
+
+__all__ = ["StoredMessage", "get_last", "multi_last", "purge_subject"]
+
+_TOGETHER: Final = 500  # subjects in one request; a server gives at most 1024 results
+_TIMEOUT: Final = 5.0  # seconds
+_MAX_BYTES: Final = 16 << 20  # in one answer; a server cuts off clients that are too far behind
+_NOT_FOUND: Final = "404"
+_END: Final = "204"
+
+
+class StoredMessage(NamedTuple):
+    """A message as the stream holds it. ``time``: when it was stored, RFC 3339, the server's clock."""
+
+    subject: str
+    seq: int
+    time: str
+    headers: Mapping[str, str]
+    data: bytes
+
+
+async def get_last(js: JetStream, stream: str, subject: str) -> StoredMessage | None:
+    """The last message on a subject (wildcards work), or None.
+
+    Raises:
+        StreamUnavailableError, ConnectionLostError: no answer for ten seconds, or no ``allow_direct``.
+    """
+    where = f"{API}DIRECT.GET.{stream}"
+    if _wild(subject):
+        request, body = where, json.dumps({"last_by_subj": subject}).encode()
+    else:
+        request, body = f"{where}.{subject}", b""  # a form that permissions can be given for
+
+    async def attempt() -> StoredMessage | None:
+        reply = await js.requester.request(request, body, timeout=_TIMEOUT)
+        if reply.status == _NOT_FOUND:
+            return None
+        if reply.status and "Nats-Sequence" not in reply.headers:
+            raise refusal(reply, request)
+        return _stored(reply)
+
+    return await js.insist(attempt)
+
+
+async def multi_last(js: JetStream, stream: str, subjects: Sequence[str]) -> dict[str, StoredMessage]:
+    """The last message of each subject that has one, by subject. Raises as ``get_last``."""
+    js.require("Reading many subjects at once", (2, 11))
+    found: dict[str, StoredMessage] = {}
+    for begin in range(0, len(subjects), _TOGETHER):
+        for message in await _multi_last(js, stream, subjects[begin : begin + _TOGETHER]):
+            found[message.subject] = message
+    return found
+
+
+async def _multi_last(js: JetStream, stream: str, subjects: Sequence[str]) -> list[StoredMessage]:
+    request = f"{API}DIRECT.GET.{stream}"
+    found: list[StoredMessage] = []
+    body: dict[str, Any] = {"multi_last": list(subjects), "batch": len(subjects), "max_bytes": _MAX_BYTES}
+
+    async def attempt() -> list[Message]:
+        replies = await js.requester.series(request, json.dumps(body).encode(), timeout=_TIMEOUT)
+        if replies[-1].status not in (_END, _NOT_FOUND):
+            raise refusal(replies[-1], request)
+        return replies
+
+    while True:
+        *messages, end = await js.insist(attempt)
+        found += map(_stored, messages)
+        if end.headers.get("Nats-Num-Pending", "0") == "0":
+            return found
+        if not messages:
+            raise StreamError(f"{request} gave nothing, and says that more is left.", subject=request, code=0)
+        # What is replaced while we read has a higher sequence, so it is met again, not missed.
+        body["seq"] = found[-1].seq + 1
+
+
+async def purge_subject(js: JetStream, stream: str, subject: str) -> int:
+    """Remove the messages of one exact subject; how many there were.
+
+    Raises:
+        ConfigurationError: a subject with wildcards.
+        StreamError, StreamUnavailableError, ConnectionLostError: as ``JetStream.api``.
+    """
+    if not subject or _wild(subject):
+        raise ConfigurationError(f"Purging takes one exact subject, not {subject!r}.")
+    purged: int = (await js.api(f"STREAM.PURGE.{stream}", {"filter": subject}))["purged"]
+    return purged
+
+
+def _stored(message: Message) -> StoredMessage:
+    headers = message.headers
+    return StoredMessage(
+        headers["Nats-Subject"],
+        int(headers["Nats-Sequence"]),
+        headers["Nats-Time-Stamp"],
+        headers,
+        message.data,
+    )
+
+
+def _wild(subject: str) -> bool:
+    return any(token in ("*", ">") for token in subject.split("."))

@@ -1,0 +1,159 @@
+"""Requests and their replies: one inbox per connection, the last token of the subject names the request.
+
+A connection that is lost ends its open requests at once: whether they were
+carried out is unknown, and who asked must know whether asking again is safe.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count
+from typing import NamedTuple
+
+from genro_nats.codec.frame import Buffer
+from genro_nats.errors import ConnectionLostError, StreamUnavailableError
+from genro_nats.transport.nats import Connection, Message, Subscription
+
+__all__ = ["OpenRequest", "Requester"]
+
+
+class OpenRequest(NamedTuple):
+    """A request that was sent; give it to ``Requester.reply`` or ``Requester.forget``."""
+
+    token: str
+    subject: str
+    reply: asyncio.Future[Message]
+
+
+class Requester:
+    """Sends requests and finds the replies. ``inbox``: a subject of its own, ending in a dot."""
+
+    def __init__(self, connection: Connection, inbox: str) -> None:
+        self._connection = connection
+        self._inbox = inbox
+        self._tokens = count(1)
+        self._open: dict[str, asyncio.Future[Message]] = {}
+        self._series: dict[str, asyncio.Queue[Message | None]] = {}
+        self._subscription: Subscription | None = None
+
+    async def start(self) -> None:
+        """Hear replies from now on."""
+        self._loop = asyncio.get_running_loop()
+        self._connection.on_down.append(self._fail_all)
+        self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._receive)
+
+    async def aclose(self) -> None:
+        """Hear no more; open requests end with ConnectionLostError. Can be repeated."""
+        if self._subscription is None:
+            return
+        subscription, self._subscription = self._subscription, None
+        self._connection.on_down.remove(self._fail_all)
+        self._fail_all()
+        await self._connection.unsubscribe(subscription)
+
+    async def send(
+        self, subject: str, data: Buffer = b"", headers: dict[str, str] | None = None
+    ) -> OpenRequest:
+        """Send a request without waiting for its reply.
+
+        Raises:
+            PayloadTooLargeError: more than the server takes.
+            ConnectionLostError: there is no server now; nothing was sent.
+        """
+        token = str(next(self._tokens))
+        reply: asyncio.Future[Message] = self._loop.create_future()
+        self._open[token] = reply
+        try:
+            if not self._connection.publish_now(subject, data, self._inbox + token, headers):
+                await self._connection.publish(subject, data, self._inbox + token, headers)
+        except BaseException:
+            self._drop(token, reply)
+            raise
+        return OpenRequest(token, subject, reply)
+
+    async def reply(self, request: OpenRequest, timeout: float) -> Message:
+        """The reply to what was sent; its ``status`` is "503" if nobody listens there.
+
+        Raises:
+            StreamUnavailableError: no reply within ``timeout`` seconds.
+            ConnectionLostError: the server went away meanwhile.
+        """
+        try:
+            if request.reply.done():
+                return request.reply.result()
+            async with asyncio.timeout(timeout):
+                return await request.reply
+        except TimeoutError:
+            raise _silent(request.subject, timeout) from None
+        finally:
+            self._open.pop(request.token, None)
+
+    def forget(self, request: OpenRequest) -> None:
+        """Wait for its reply no longer."""
+        self._drop(request.token, request.reply)
+
+    async def request(
+        self,
+        subject: str,
+        data: Buffer = b"",
+        headers: dict[str, str] | None = None,
+        *,
+        timeout: float = 5.0,
+    ) -> Message:
+        """Send a request and wait for its reply. Raises as ``send`` and ``reply``."""
+        return await self.reply(await self.send(subject, data, headers), timeout)
+
+    async def series(self, subject: str, data: Buffer = b"", *, timeout: float = 5.0) -> list[Message]:
+        """All replies to one request, up to one with a status, which is the last of the list.
+
+        ``timeout``: seconds from one reply to the next. Raises as ``request``.
+        """
+        token = str(next(self._tokens))
+        replies = self._series[token] = asyncio.Queue()
+        try:
+            await self._connection.publish(subject, data, self._inbox + token)
+            found: list[Message] = []
+            while not found or not found[-1].status:
+                async with asyncio.timeout(timeout):
+                    message = await replies.get()
+                if message is None:
+                    raise self._lost()
+                found.append(message)
+            return found
+        except TimeoutError:
+            raise _silent(subject, timeout) from None
+        finally:
+            del self._series[token]
+
+    def _receive(self, message: Message) -> None:
+        token = message.subject.rpartition(".")[2]
+        reply = self._open.pop(token, None)
+        if reply is None:
+            replies = self._series.get(token)
+            if replies is not None:
+                replies.put_nowait(message)
+        elif not reply.done():
+            reply.set_result(message)
+
+    def _drop(self, token: str, reply: asyncio.Future[Message]) -> None:
+        self._open.pop(token, None)
+        if not reply.cancel() and not reply.cancelled():
+            reply.exception()  # looked at, so that asyncio does not report it as unseen
+
+    def _fail_all(self) -> None:
+        waiting, self._open = self._open, {}
+        for reply in waiting.values():
+            if not reply.done():
+                reply.set_exception(self._lost())
+        for replies in self._series.values():
+            replies.put_nowait(None)
+
+    def _lost(self) -> ConnectionLostError:
+        shown = self._connection.shown
+        return ConnectionLostError(f"The connection to {shown} was lost before the reply.", url=shown)
+
+
+def _silent(subject: str, timeout: float) -> StreamUnavailableError:
+    return StreamUnavailableError(
+        f"No reply on {subject} within {timeout:g} s; the request may have been carried out.", subject=subject
+    )
