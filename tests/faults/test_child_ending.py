@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from genro_nats import AsyncProcessExecutor, CallTimeoutError, ProcessExecutor, WorkerLostError
+from genro_nats.executor.children.choice import ShortCalls
 from tests.faults import jobs
 from tests.faults.conftest import Notes, alive, children, read_again, roster, stop_reading, until
 
@@ -98,17 +99,21 @@ async def test_cancel_storms(notes: Notes) -> None:
         assert time.monotonic() - begin < 0.6
 
 
-async def test_two_cancelled_calls_in_one_child_do_not_keep_it(notes: Notes) -> None:
+async def test_two_cancelled_calls_in_one_child_do_not_keep_it(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The reply of one is under way, the other runs for long: the child is freed all the same."""
     async with ProcessExecutor("p", max_workers=1, spares=1) as pool:
-        for n in range(70):
-            await pool.submit(jobs.work, notes.path, f"warm{n}")
+        await pool.start()
+        monkeypatch.setattr(ShortCalls, "is_short", lambda self, key: True)
         (child,) = roster(pool).active
         short = asyncio.create_task(pool.submit(jobs.work, notes.path, "short"))
         long = asyncio.create_task(pool.submit(jobs.work, notes.path, "long", 30))
         await asyncio.sleep(0)
         stop_reading(child)
+        limit = time.monotonic() + 10
         while "long" not in notes.lines():
+            assert time.monotonic() < limit
             await asyncio.sleep(0)
         assert child.doomed is None
         assert len(child.inflight) == 2

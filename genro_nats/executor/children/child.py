@@ -110,6 +110,7 @@ class Child:
         if not ahead:
             self.head_since = time.monotonic()
             self._pipe.send(work.parts)
+            work.parts = ()  # what may have started is never sent again: its memory is free for the reply
             return
         if not self._ahead:
             asyncio.get_running_loop().call_soon(self._send_ahead)
