@@ -106,6 +106,8 @@ async def test_two_cancelled_calls_in_one_child_do_not_keep_it(
     async with ProcessExecutor("p", max_workers=1, spares=1) as pool:
         await pool.start()
         monkeypatch.setattr(ShortCalls, "is_short", lambda self, key: True)
+        # Its parent does not hear the reply: it must not take "long" for stuck behind "short".
+        monkeypatch.setattr("genro_nats.executor.children.pool.STALL", 60.0)
         (child,) = roster(pool).active
         short = asyncio.create_task(pool.submit(jobs.work, notes.path, "short"))
         long = asyncio.create_task(pool.submit(jobs.work, notes.path, "long", 30))
