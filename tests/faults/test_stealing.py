@@ -11,7 +11,7 @@ import pytest
 
 from genro_nats import CallTimeoutError, ProcessExecutor
 from tests.faults import jobs
-from tests.faults.conftest import Notes, children, roster
+from tests.faults.conftest import Notes, children, roster, until
 
 pytestmark = pytest.mark.anyio
 
@@ -94,3 +94,23 @@ async def test_all_that_has_not_started_can_be_taken_back(
         assert all(
             isinstance(e, CallTimeoutError) for e in await asyncio.gather(*later, return_exceptions=True)
         )
+
+
+async def test_a_child_is_sent_nothing_until_it_has_skipped_what_was_taken_back(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would take the token of the new call for one that runs elsewhere by now: twice."""
+    async with ProcessExecutor("p", max_workers=1, spares=0) as pool:
+        await pool.start()
+        assert pool._home is not None
+        inner: Any = pool._home.engine._pool  # type: ignore[attr-defined]
+        monkeypatch.setattr(inner._short, "is_short", lambda key: True)
+        (child,) = inner.roster.active
+        calls = [asyncio.create_task(pool.submit(jobs.work, notes.path, "head", 0.5))]
+        calls += [asyncio.create_task(pool.submit(jobs.work, notes.path, f"{n}")) for n in range(6)]
+        await until(lambda: len(child.inflight) == 1 and len(inner.queue) == 6)
+        assert child.paused
+        await asyncio.wait_for(asyncio.gather(*calls), 10)
+        assert not child.paused
+        assert notes.most() == 1
+        assert sorted(notes.lines()) == sorted(["head", *map(str, range(6))])
