@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         PayloadTooLargeError,
         RemoteError,
         RemoteTraceback,
+        Retry,
         SignatureError,
         TaskCancelledError,
         TaskError,
@@ -43,6 +44,11 @@ if TYPE_CHECKING:
     from genro_nats.executor.stream import Stream
     from genro_nats.executor.thread import ThreadExecutor
     from genro_nats.message import CallContext, CallOptions, ProgressUpdate, current_call
+    from genro_nats.tasks.backend import DeadLetter
+    from genro_nats.tasks.handle import ScheduleHandle, TaskHandle
+    from genro_nats.tasks.options import Priority, TaskOptions
+    from genro_nats.tasks.schedule import Schedule, ScheduleSpec
+    from genro_nats.tasks.status import TaskState, TaskStatus
 
     __version__: str
 
@@ -58,6 +64,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionLostError",
     "CoroutineFunction",
+    "DeadLetter",
     "DecodeError",
     "ExecutorClosedError",
     "ExecutorError",
@@ -72,16 +79,25 @@ __all__ = [
     "NoWorkersError",
     "PayloadTooLargeError",
     "PoolOptions",
+    "Priority",
     "ProcessExecutor",
     "ProgressUpdate",
     "RemoteError",
     "RemoteTraceback",
+    "Retry",
+    "Schedule",
+    "ScheduleHandle",
+    "ScheduleSpec",
     "SignatureError",
     "Stream",
     "TaskCancelledError",
     "TaskError",
     "TaskFailedError",
+    "TaskHandle",
     "TaskNotFoundError",
+    "TaskOptions",
+    "TaskState",
+    "TaskStatus",
     "ThreadExecutor",
     "TransportError",
     "WorkerLostError",
@@ -101,6 +117,11 @@ _ROOMS = {
     "executor.registry": ("ExecutorRegistry",),
     "executor.stream": ("Stream",),
     "executor.thread": ("ThreadExecutor",),
+    "tasks.backend": ("DeadLetter",),
+    "tasks.handle": ("ScheduleHandle", "TaskHandle"),
+    "tasks.options": ("Priority", "TaskOptions"),
+    "tasks.schedule": ("Schedule", "ScheduleSpec"),
+    "tasks.status": ("TaskState", "TaskStatus"),
     "message": ("CallContext", "CallOptions", "ProgressUpdate", "current_call"),
 }
 _MODULES = {name: module for module, names in _ROOMS.items() for name in names}

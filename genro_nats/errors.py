@@ -26,7 +26,8 @@
     └── TaskError
         ├── TaskNotFoundError
         ├── TaskFailedError
-        └── TaskCancelledError
+        ├── TaskCancelledError
+        └── Retry                                raised by a task's function: try me again later
 
 Each error carries its facts as attributes (``error.fields``) and says in
 ``error.retryable`` whether the same call, made again later, can succeed
@@ -52,6 +53,7 @@ __all__ = [
     "PayloadTooLargeError",
     "RemoteError",
     "RemoteTraceback",
+    "Retry",
     "SequenceConflictError",
     "ServerTooOldError",
     "SignatureError",
@@ -224,3 +226,10 @@ class TaskFailedError(TaskError):
 
 class TaskCancelledError(TaskError):
     """The task was cancelled before it completed."""
+
+
+class Retry(TaskError):
+    """Raise it in a task's function to be tried again after ``delay`` seconds, as far as ``retries`` allow."""
+
+    def __init__(self, message: str = "", *, delay: float = 0.0, **fields: Any) -> None:
+        super().__init__(message or f"asked to be tried again after {delay:g} s", delay=delay, **fields)

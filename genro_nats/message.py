@@ -92,16 +92,21 @@ class CallContext:
     ``trace_id``: hex, shared by a call and the calls made inside it.
     ``pool``: name of the pool; ``address``: the subject it serves, if any.
     ``function``: "module:qualname". ``attempt``: 1 for the first run.
+    ``checkpointed``: what an earlier attempt of this task gave to ``checkpoint``; None: nothing.
     """
 
     __slots__ = (
         "_cancelled",
         "_complete",
         "_deadline",
+        "_look",
+        "_on_checkpoint",
         "_on_progress",
         "_sent_at",
+        "_unsent",
         "address",
         "attempt",
+        "checkpointed",
         "function",
         "id",
         "pool",
@@ -119,9 +124,16 @@ class CallContext:
         attempt: int = 1,
         seconds: float = inf,
         on_progress: Callable[[ProgressUpdate], object] | None = None,
+        on_checkpoint: Callable[[Any], object] | None = None,
+        checkpointed: Any = None,
+        look: Callable[[], object] | None = None,
     ) -> None:
         self.id = id
         self.trace_id = trace_id or id
+        self.checkpointed = checkpointed
+        self._on_checkpoint = on_checkpoint
+        self._look = look
+        self._unsent: ProgressUpdate | None = None
         self.pool = pool
         self.address = address
         self.function = function
@@ -135,6 +147,8 @@ class CallContext:
     @property
     def cancelled(self) -> bool:
         """True once the caller gave up: a function that checks it can stop early."""
+        if self._look is not None and not self._cancelled:
+            self._look()
         return self._cancelled
 
     def cancel(self) -> None:
@@ -149,7 +163,7 @@ class CallContext:
     def progress(self, fraction: float, text: str = "", data: Any = None) -> None:
         """Tell the caller how far this call is (0 to 1).
 
-        At most ten messages a second are sent, and the first 1.0 in any case.
+        At most ten messages a second are sent; the first 1.0 and the last one are, in any case.
         """
         if not 0.0 <= fraction <= 1.0:
             raise ValueError(f"progress is a fraction from 0 to 1, not {fraction!r}")
@@ -160,7 +174,24 @@ class CallContext:
         if completed or now - self._sent_at >= PROGRESS_INTERVAL:
             self._sent_at = now
             self._complete = self._complete or completed
+            self._unsent = None
             self._on_progress(ProgressUpdate(fraction, text, data))
+        else:
+            self._unsent = ProgressUpdate(fraction, text, data)
+
+    def flush_progress(self) -> None:
+        """Send the last progress, if it was held back (for executors, when the function has ended)."""
+        unsent, self._unsent = self._unsent, None
+        if unsent is not None and self._on_progress is not None:
+            self._on_progress(unsent)
+
+    def checkpoint(self, value: Any) -> None:
+        """Keep ``value`` for the next attempt of this task, which finds it in ``checkpointed``.
+
+        The last one counts. In a call that is no task it is kept nowhere.
+        """
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(value)
 
 
 running_call: Final[ContextVar[CallContext | None]] = ContextVar("genro_nats_running_call", default=None)

@@ -24,6 +24,7 @@ __all__ = [
     "label",
     "reference",
     "resolve",
+    "stable_name",
     "unwrap",
 ]
 
@@ -74,6 +75,23 @@ def reference(function: Callable[..., Any]) -> FunctionRef:
             f"The function {name} can't be sent: its closure holds large buffers. Pass them as arguments."
         )
     return FunctionRef(encoded, blob)
+
+
+def stable_name(function: Callable[..., Any], name: str = "", *, by_value: bool = False) -> str:
+    """The name under which a function is stored: ``name``, or where it stands.
+
+    Raises:
+        CodecError: nobody who reads it later could find the function, and it is not sent ``by_value``.
+    """
+    found = label(function)
+    if by_value or importable(function, found):
+        return name or found
+    raise CodecError(
+        f"The function {found} can't be a task: a worker that runs it later would not find it. Define it at "
+        "the top of an importable module (not in the main program, not inside a function), or say "
+        ".options(by_value=True) to store the function itself.",
+        function=found,
+    )
 
 
 def importable(function: Callable[..., Any], name: str) -> bool:

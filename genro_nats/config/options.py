@@ -119,6 +119,22 @@ class PoolOptions:
         100, "calls that run at the same time in one event loop", rules.whole(1, 1_000_000), _ASYNC
     )
 
+    max_queued: int | None = _option(
+        None,
+        "tasks waiting to be run from which on enqueue waits or fails, as overload says; None: no limit",
+        optional(rules.whole(1, 1_000_000_000)),
+    )
+    lease: float = _option(
+        10.0,
+        "seconds after which the tasks of a worker that fell silent are run by another",
+        rules.seconds(),
+        _NATS,
+    )
+    replicas: int = _option(1, "servers that hold each stream of the pool's tasks", rules.whole(1, 5), _NATS)
+    storage: Literal["file", "memory"] = _option(
+        "file", "where the servers keep the pool's tasks", rules.choice("file", "memory"), _NATS
+    )
+
     subject: str | None = _option(
         None,
         "subject that the workers serve; None: 'tasks.' and the pool's name",

@@ -23,12 +23,18 @@ from types import TracebackType
 from typing import Any, ClassVar, Final, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genro_nats.codec.functions import label, unwrap
-from genro_nats.errors import ExecutorError
+from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.executor.bridge import backend, within
 from genro_nats.executor.function import CoroutineFunction, Function, decorated
 from genro_nats.executor.map import Mapped
 from genro_nats.executor.stream import Stream
 from genro_nats.message import CallOptions
+from genro_nats.tasks.backend import TaskBackend
+from genro_nats.tasks.handle import DeadLetters, TaskHandle
+from genro_nats.tasks.options import TaskOptions
+from genro_nats.tasks.request import TaskRequest
+from genro_nats.tasks.schedule import Schedule
+from genro_nats.tasks.status import TaskState, TaskStatus
 
 __all__ = ["NO_OPTIONS", "BaseExecutor", "Decorator"]
 
@@ -179,6 +185,72 @@ class BaseExecutor(ABC):
         """Calls that ``map`` keeps in flight unless told otherwise."""
         return 8
 
+    # -- tasks --------------------------------------------------------------
+
+    @overload
+    async def enqueue(
+        self, function: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[R]: ...
+    @overload
+    async def enqueue(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> TaskHandle[R]: ...
+    async def enqueue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
+        """Store a call as a task, with default options: see ``Function.enqueue``."""
+        request = self.task_request(unwrap(function), args, kwargs, NO_OPTIONS, TaskOptions())
+        backend = self.task_backend
+        return TaskHandle(backend, await backend.enqueue(request))
+
+    def task(self, id: str) -> TaskHandle[Any]:
+        """The task of that id, whoever enqueued it. Whether there is one, ``status()`` says."""
+        return TaskHandle(self.task_backend, id)
+
+    async def tasks(
+        self, *, state: TaskState | str | None = None, limit: int = 100
+    ) -> AsyncIterator[TaskStatus]:
+        """The statuses of tasks, at most ``limit``; of one state, if given.
+
+        Raises:
+            ConfigurationError: no such state.
+        """
+        for status in await self.task_backend.tasks(_state(state), limit):
+            yield status
+
+    async def schedules(self) -> AsyncIterator[Schedule]:
+        """The pool's schedules, by name."""
+        for schedule in await self.task_backend.schedules():
+            yield schedule
+
+    async def unschedule(self, name: str) -> bool:
+        """Remove the schedule of that name; was there one?"""
+        return await self.task_backend.unschedule(name)
+
+    @property
+    def dead(self) -> DeadLetters:
+        """The pool's dead letters: tasks that failed for good, and messages that could not be read."""
+        return DeadLetters(self.task_backend)
+
+    @property
+    def task_backend(self) -> TaskBackend:
+        """Who keeps this pool's tasks (for ``Function`` and ``TaskHandle``)."""
+        raise ExecutorError(f"Executor '{self.name}' ({type(self).__name__}) can't keep tasks.")
+
+    def task_request(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        task_options: TaskOptions,
+        name: str = "",
+    ) -> TaskRequest:
+        """A task for the backend; ``name``: the function's stable name, if it is not where it stands.
+
+        Raises:
+            CodecError: the function has no name by which a worker finds it.
+        """
+        raise ExecutorError(f"Executor '{self.name}' ({type(self).__name__}) can't keep tasks.")
+
     # -- what Function stands on -------------------------------------------
 
     async def invoke(
@@ -243,3 +315,10 @@ class BaseExecutor(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r}>"
+
+
+def _state(stated: TaskState | str | None) -> TaskState | None:
+    try:
+        return None if stated is None else TaskState(stated)
+    except ValueError:
+        raise ConfigurationError(f"state={stated!r}: give one of {', '.join(TaskState)}") from None

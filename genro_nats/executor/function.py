@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
 
 from genro_nats.codec.functions import find_object, importable, label, unwrap
 from genro_nats.errors import ConfigurationError
@@ -13,9 +22,14 @@ from genro_nats.executor.local_run import describe, entered, guarded, is_async, 
 from genro_nats.executor.map import Mapped
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallOptions, ProgressUpdate
+from genro_nats.tasks.handle import ScheduleHandle, TaskHandle
+from genro_nats.tasks.options import TaskKeywords, TaskOptions
+from genro_nats.tasks.schedule import ScheduleSpec, check_name
 
 if TYPE_CHECKING:
     from genro_nats.executor.base import BaseExecutor
+    from genro_nats.tasks.backend import TaskBackend
+    from genro_nats.tasks.request import TaskRequest
 
 __all__ = ["CoroutineFunction", "Function", "decorated"]
 
@@ -45,6 +59,7 @@ class Function(Generic[P, R_co]):
         name: str | None = None,
         aliases: Sequence[str] = (),
         options: CallOptions | None = None,
+        task_options: TaskOptions | None = None,
         prefix: tuple[Any, ...] = (),
     ) -> None:
         functools.update_wrapper(self, function)
@@ -53,6 +68,7 @@ class Function(Generic[P, R_co]):
         self.name = name or label(function)
         self.aliases = tuple(aliases)
         self._options = options or CallOptions()
+        self._task_options = task_options
         self._prefix = prefix  # the instance, where a method was reached through one
 
     async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
@@ -106,16 +122,101 @@ class Function(Generic[P, R_co]):
         return self.executor.invoke_stream(self.__genro_target__, self._prefix + args, kwargs, self._options)
 
     def options(
-        self, *, timeout: float | None = None, on_progress: Callable[[ProgressUpdate], object] | None = None
+        self,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[ProgressUpdate], object] | None = None,
+        **task_options: Unpack[TaskKeywords],
     ) -> Self:
-        """The same function with options for its calls; those left out stay as they are.
+        """The same function with options for its calls and tasks; those left out stay as they are.
 
-        ``timeout``: seconds from submitting to the reply, waiting for admission included.
+        ``timeout``: seconds from submitting to the reply, waiting for admission included; for a
+        task, the seconds that one attempt may run.
         ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+        The others are for ``enqueue`` and ``schedule``: see ``TaskOptions``.
+
+        Raises:
+            ConfigurationError: an unknown option, or a value that makes no sense.
         """
         given = {"timeout": timeout, "on_progress": on_progress}
         stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return self._variant(options=replace(self._options, **stated))
+        changed: dict[str, Any] = {"options": replace(self._options, **stated)}
+        if task_options:
+            changed["task_options"] = self._for_tasks().with_stated(dict(task_options))
+        return self._variant(**changed)
+
+    # -- tasks --------------------------------------------------------------
+
+    async def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> TaskHandle[R_co]:
+        """Store the call as a task: it runs once a worker takes it, whatever becomes of this process.
+
+        It is stored when this returns. Raises CodecError for a function without a stable name (see
+        ``by_value`` in ``TaskOptions``), ExecutorOverloadError, TransportError.
+        """
+        request = self._task_request(args, kwargs)
+        backend = self.executor.task_backend
+        return TaskHandle(backend, await backend.enqueue(request))
+
+    async def enqueue_many(
+        self: Callable[[T], Coroutine[Any, Any, U]], items: Iterable[T]
+    ) -> list[TaskHandle[U]]:
+        """``enqueue(item)`` for each item, many at once; their handles in order.
+
+        Raises:
+            ExecutorError: the first error, ``stored`` holding the handles of those that were stored.
+        """
+        this: Any = self
+        backend: TaskBackend = this.executor.task_backend
+        requests = [this._task_request((item,), {}) for item in items]
+        outcomes = await backend.enqueue_many(requests)
+        handles = [TaskHandle[U](backend, id) for id in outcomes if isinstance(id, str)]
+        for error in outcomes:
+            if not isinstance(error, str):
+                error.fields["stored"] = handles
+                raise error
+        return handles
+
+    async def schedule(
+        self,
+        schedule_name: str,
+        /,
+        *,
+        cron: str = "",
+        timezone: str = "",
+        every: float = 0.0,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> ScheduleHandle:
+        """Enqueue it again and again, with ``args`` and ``kwargs``; a schedule of that name is replaced.
+
+        ``cron``: 5 fields, in ``timezone`` (such as "Europe/Rome"; default UTC). ``every``: seconds.
+        Each run is a task of its own, with the id ``<name>.<time>``, the time as 20261231T030000Z.
+
+        Raises:
+            ConfigurationError: no such time can be, or an option that contradicts a schedule.
+        """
+        check_name(schedule_name)
+        spec = ScheduleSpec(cron, timezone, every)
+        options = self._for_tasks()
+        stated = [name for name in ("delay", "at", "id") if getattr(options, name) is not None]
+        if stated:
+            raise ConfigurationError(f"{stated[0]}= contradicts a schedule: leave it out.", option=stated[0])
+        backend = self.executor.task_backend
+        await backend.schedule(schedule_name, spec, self._task_request(args, dict(kwargs or {})))
+        return ScheduleHandle(backend, schedule_name, spec)
+
+    def _for_tasks(self) -> TaskOptions:
+        return self._task_options or TaskOptions()
+
+    def _task_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRequest:
+        return self.executor.task_request(
+            self.__genro_target__,
+            self._prefix + args,
+            kwargs,
+            self._options,
+            self._for_tasks(),
+            "" if self.name == label(self.__genro_target__) else self.name,
+        )
 
     @overload
     def __get__(self, instance: None, owner: type | None = None) -> Self: ...
@@ -131,6 +232,7 @@ class Function(Generic[P, R_co]):
             "name": self.name,
             "aliases": self.aliases,
             "options": self._options,
+            "task_options": self._task_options,
             "prefix": self._prefix,
         }
         return type(self)(self.executor, self.__genro_target__, **{**state, **changed})
@@ -160,6 +262,7 @@ class Function(Generic[P, R_co]):
             self._options.timeout,
             self._prefix,
             getattr(self.executor, "address", ""),
+            self._task_options,
         )
 
     def __repr__(self) -> str:
@@ -213,15 +316,24 @@ def _restored(
     timeout: float | None,
     prefix: tuple[Any, ...],
     address: str = "",
+    task_options: TaskOptions | None = None,
 ) -> Function[..., Any]:
     """What a pickled Function becomes: the module's own if it is of that pool, else one without a pool."""
     found = find_object(target) if isinstance(target, str) else target
     options = CallOptions(timeout=timeout)
     if isinstance(found, Function) and found.executor.name == pool:
-        return found._variant(options=options, prefix=prefix)
+        return found._variant(options=options, task_options=task_options, prefix=prefix)
     from genro_nats.executor.detached import DetachedExecutor
 
     plain = unwrap(found)
     wrapper = CoroutineFunction if is_async(plain) else Function
     pool_there = DetachedExecutor(pool, address)
-    return wrapper(pool_there, plain, name=name, aliases=aliases, options=options, prefix=prefix)
+    return wrapper(
+        pool_there,
+        plain,
+        name=name,
+        aliases=aliases,
+        options=options,
+        task_options=task_options,
+        prefix=prefix,
+    )

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from time import perf_counter
 from typing import Any
 from weakref import WeakSet
 
-from genro_nats.codec.functions import label, unwrap
+from genro_nats.codec.functions import label, stable_name, unwrap
 from genro_nats.config import PoolOptions, bypass_from_env
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
 from genro_nats.executor.admission import Slots, Waiter, closed_error
@@ -37,6 +38,8 @@ from genro_nats.executor.local_run import (
 )
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallContext, CallOptions, running_call
+from genro_nats.tasks.options import TaskOptions
+from genro_nats.tasks.request import OWNER, TaskRequest
 
 __all__ = ["Pool"]
 
@@ -65,6 +68,7 @@ class Pool(BaseExecutor):
         self._carrier = Carrier(options.carry) if options.carry else None
         self._closing: Signal | None = None
         self._initialised = options.initializer is None
+        self._owner = os.urandom(OWNER // 2).hex()
 
     @property
     def address(self) -> str:
@@ -232,6 +236,25 @@ class Pool(BaseExecutor):
     async def _source_here(self, call: Call) -> StreamSource:
         self._initialise()
         return InlineSource(call, self.address)
+
+    # -- tasks --------------------------------------------------------------
+
+    def task_request(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        options: CallOptions,
+        task_options: TaskOptions,
+        name: str = "",
+    ) -> TaskRequest:
+        """A task for the backend: see ``BaseExecutor.task_request``."""
+        call = self._called(function, args, kwargs, options, running_call.get())
+        self._refuse_generator(call)
+        stable = stable_name(call.function, name, by_value=task_options.by_value)
+        return TaskRequest(call, stable, task_options, self._owner)
+
+    # -- the way of a call --------------------------------------------------
 
     def _called(
         self,
