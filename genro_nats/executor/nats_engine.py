@@ -31,6 +31,7 @@ from genro_nats.errors import (
     WorkerLostError,
 )
 from genro_nats.executor.incoming import ItemBuffer, tell_progress
+from genro_nats.executor.nats_tasks.backend import NatsTasks
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call
 from genro_nats.transport.address import Address
@@ -77,7 +78,7 @@ class _Pending:
 class NatsEngine:
     """Kind ``nats``: the caller's side."""
 
-    def __init__(self, options: PoolOptions, *, name: str) -> None:
+    def __init__(self, options: PoolOptions, *, name: str, owner: str) -> None:
         assert options.subject is not None
         self._options = options
         self._name = name
@@ -96,6 +97,7 @@ class NatsEngine:
         self._connection = Connection(
             Address(options), f"genro-nats caller {name}", connect_timeout=options.connect_timeout
         )
+        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
 
     # -- life ---------------------------------------------------------------
 
@@ -125,6 +127,7 @@ class NatsEngine:
         for task in [*self._tasks, *([self._watcher] if self._watcher else [])]:
             task.cancel()
         self._send_acks()
+        await self.tasks.aclose()
         await self._outbox.aclose()
         await self._connection.aclose()
 

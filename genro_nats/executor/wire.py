@@ -43,6 +43,11 @@ class CallEncoder:
         Raises:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
+        frame = self.frame(call, seconds, flags)
+        return frame.name, chunks(frame)
+
+    def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
+        """The call as a frame. Raises as ``encode``."""
         name, blob = self.reference(call.function)
         body, buffers = _arguments(call)
         if blob is not None:
@@ -51,7 +56,7 @@ class CallEncoder:
         if call.on_progress is not None:
             flags |= Flag.PROGRESS
         meta = json.dumps({"trace": call.trace_id}).encode() if call.trace_id else b""
-        frame = Frame(
+        return Frame(
             FrameKind.CALL,
             call.id,
             name=name,
@@ -61,7 +66,6 @@ class CallEncoder:
             flags=flags,
             seconds=seconds,
         )
-        return name, chunks(frame)
 
 
 def _arguments(call: Call) -> tuple[bytes, list[Buffer]]:

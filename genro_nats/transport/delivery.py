@@ -110,6 +110,10 @@ class Delivery:
         """It is being worked on: the whole ``ack_wait`` begins again."""
         await self._say(b"+WPI")
 
+    def renew(self) -> None:
+        """``in_progress`` within this turn of the loop; where much waits to be sent, the next one must do."""
+        self._js.connection.publish_now(self._reply, b"+WPI")
+
     async def term(self, reason: str = "") -> None:
         """Never deliver it again; a work queue drops it."""
         await self._say(f"+TERM {reason}".strip().encode())

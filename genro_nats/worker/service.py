@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf, isnan
 from typing import Any, Final
 
@@ -109,6 +110,7 @@ class PoolService:
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
         self._idle = asyncio.Event()
+        self.on_freed: Callable[[], object] = _nothing
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
     # -- life ---------------------------------------------------------------
@@ -252,6 +254,7 @@ class PoolService:
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
+            self.on_freed()
         if not self._works:
             self._idle.set()
 
@@ -316,6 +319,10 @@ class PoolService:
             for at in range(0, len(held), _IDS):
                 body = b"".join(work.id for work in held[at : at + _IDS])
                 self._outbox.post(caller, held[at].reply, encode(Frame(FrameKind.BEAT, body=body)))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _error_frame(id: bytes, error: Exception) -> bytes:

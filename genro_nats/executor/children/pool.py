@@ -95,7 +95,7 @@ class ChildPool:
                 self._expired(work, seconds)
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
-        work.short = not work.stream and self._short.is_short(work.key)
+        work.short = not work.stream and not work.solo and self.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
             self.queue.append(work)
@@ -116,6 +116,26 @@ class ChildPool:
         else:
             child.control(Frame(FrameKind.CANCEL, work.id))
             self._loop.call_later(self.plan.cancel_grace, self._insist, child, work)
+
+    def ask(self, work: Work, error: ExecutorError) -> None:
+        """Ask a running call to end by itself; after ``cancel_grace`` seconds it is ended as by ``cancel``."""
+        child = work.child
+        if child is not None and child.head is not work:
+            self.on_unstarted(child.take_back())
+        if work.done or work.child is None:
+            self.cancel(work, error)
+            return
+        self.control(work, Frame(FrameKind.CANCEL, work.id))
+        self._loop.call_later(self.plan.cancel_grace, self.cancel, work, error)
+
+    def is_short(self, key: bytes) -> bool:
+        """Are calls of this function seen to be so short that they are sent ahead?"""
+        return self._short.is_short(key)
+
+    def room(self, ahead: bool = False) -> int:
+        """How many more calls could begin at once; with ``ahead`` also those that short ones may wait behind."""
+        slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.paused)
+        return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
 
     def control(self, work: Work, frame: Frame) -> None:
         """Send a frame to the child that runs this call, if one does."""
