@@ -5,9 +5,11 @@
     taken ─▶ what is stored of it? ─▶ meet: run, wait, settle or drop
       run ─▶ claim (compare-and-set) ─▶ child ─▶ outcome ─▶ settle against the claim ─▶ ack
 
-A task that the server never gave to anybody before is sent to its child while the
-claim is on its way: nobody else can hold it but after a crash of the server, and
-then one of the two loses its claim and is ended.
+A task that the server never gave to anybody before is claimed only once it has run
+for a few milliseconds. Nobody else can hold it but after a crash of the server, and
+then one of the two loses at its claim or at its outcome. So short tasks cost one
+write; what a worker that dies within these milliseconds leaves behind is no death
+of the task, because there is no claim that would show it.
 """
 
 from __future__ import annotations
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldTask"]
 
+_UNCLAIMED: Final = 0.005  # seconds
 _MAX_ERROR: Final = 2000  # characters
 
 
@@ -110,18 +113,24 @@ class HeldTask:
 
     async def _run(self, deaths: int) -> None:
         claim = self._claim(deaths)
+        timer: asyncio.TimerHandle | None = None
         if self.solo:
             self._seq = await self._save(claim)
             self._begin(claim)
         else:
             self._begin(claim)
-            self._claiming = asyncio.ensure_future(self._save(claim))
-            self._claiming.add_done_callback(self._claimed)
+            timer = asyncio.get_running_loop().call_later(_UNCLAIMED, self._claim_later, claim)
         assert self.work is not None
         ended = await self.work.outcome
+        if timer is not None:
+            timer.cancel()
         if self._claiming is not None:
             self._seq = await self._claiming
         await self._ended(claim, ended)
+
+    def _claim_later(self, claim: Record) -> None:
+        self._claiming = asyncio.ensure_future(self._save(claim))
+        self._claiming.add_done_callback(self._claimed)
 
     def _claim(self, deaths: int) -> Record:
         now = self._service.now()
