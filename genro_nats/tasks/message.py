@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head, check, decode, encode, name_of
 from genro_nats.errors import ConfigurationError, DecodeError
-from genro_nats.tasks.options import DEFAULT_RESULT_TTL, TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, TaskOptions
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import RetryPolicy
 
@@ -51,6 +51,18 @@ def meta_of(
     id: str, at: str, trace: str, options: TaskOptions, created_at: float | None = None
 ) -> dict[str, Any]:
     """The meta of a task's frame."""
+    stated = {} if options is DEFAULT_OPTIONS else _stated(options)
+    if created_at is not None:
+        stated["created"] = round(created_at, 6)
+    meta: dict[str, Any] = {"id": id, "at": at}
+    if trace:
+        meta["trace"] = trace
+    if stated:
+        meta["task"] = stated
+    return meta
+
+
+def _stated(options: TaskOptions) -> dict[str, Any]:
     policy = options.policy
     stated: dict[str, Any] = {
         name: value for name in _POLICY if (value := getattr(policy, name)) != getattr(_NO_POLICY, name)
@@ -61,14 +73,7 @@ def meta_of(
         stated["ttl"] = options.result_ttl
     if not options.keep_result:
         stated["keep"] = False
-    if created_at is not None:
-        stated["created"] = round(created_at, 6)
-    meta: dict[str, Any] = {"id": id, "at": at}
-    if trace:
-        meta["trace"] = trace
-    if stated:
-        meta["task"] = stated
-    return meta
+    return stated
 
 
 def read_message(data: Buffer) -> TaskMessage:
@@ -83,7 +88,7 @@ def read_message(data: Buffer) -> TaskMessage:
     name = name_of(data, head)
     at = 48 + head.n_name + 8 * head.n_buffers
     try:
-        meta = json.loads(bytes(data[at : at + head.n_meta]))
+        meta = json.loads(str(data[at : at + head.n_meta], "utf-8"))
         facts = meta.get("task", {})
         policy = {key: _listed(facts[key]) for key in _POLICY if key in facts}
         return TaskMessage(

@@ -40,11 +40,12 @@ class Delivery:
     All raise ConnectionLostError if there is no server now.
     """
 
-    __slots__ = ("_js", "_reply", "data", "headers", "subject")
+    __slots__ = ("_info", "_js", "_reply", "data", "headers", "subject")
 
     def __init__(self, js: JetStream, message: Message) -> None:
         self._js = js
         self._reply = message.reply
+        self._info: DeliveryInfo | None = None
         self.subject: str = message.subject
         self.data: bytes = message.data
         self.headers: Mapping[str, str] = message.headers
@@ -52,6 +53,11 @@ class Delivery:
     @property
     def info(self) -> DeliveryInfo:
         """What the server says about this delivery."""
+        if self._info is None:
+            self._info = self._read_info()
+        return self._info
+
+    def _read_info(self) -> DeliveryInfo:
         tokens = self._reply.split(".")
         if len(tokens) > 9:  # with a domain and an account before the stream
             tokens = tokens[2:]

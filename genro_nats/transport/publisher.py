@@ -133,7 +133,13 @@ class Publisher:
 
     async def publish_one(self, publication: Publication) -> PubAck:
         """Store one message; raises as ``publish``."""
-        return await self._insist(publication, publication.all_headers(), self._patience)
+        headers = publication.all_headers()
+        requester = self._js.requester
+        try:
+            request = await requester.send(publication.subject, publication.data, headers)
+            return await self._judge(await requester.reply(request, _TIMEOUT), publication, headers)
+        except (StreamUnavailableError, ConnectionLostError):
+            return await self._insist(publication, headers, self._patience)
 
     async def publish_many(
         self, publications: Iterable[Publication], in_flight: int = 256

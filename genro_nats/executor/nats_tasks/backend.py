@@ -50,7 +50,7 @@ class NatsTasks:
         self._name = name
         self._subjects = subjects = TaskSubjects(options.prefix, options.subject)
         self._js = js = JetStream(connection, api_inbox(options.prefix, owner))
-        clock = ServerClock(js)
+        self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
         wait = options.overload == "wait"
@@ -86,6 +86,7 @@ class NatsTasks:
                 f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
             )
         )
+        await self._clock.aclose()
         await self._js.aclose()
 
     # -- storing --------------------------------------------------------------

@@ -21,6 +21,7 @@ from genro_nats.tasks.store import StateStore
 from genro_nats.transport.direct import StoredMessage, get_last, multi_last, next_message, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Lookup", "read_progress"]
 
@@ -153,7 +154,7 @@ def _recorded(message: StoredMessage) -> TaskStatus:
 
 def _waiting_status(id: str, message: StoredMessage) -> TaskStatus:
     state = TaskState.SCHEDULED if ".later." in message.subject else TaskState.PENDING
-    stored_at = datetime.fromisoformat(message.time).timestamp()
+    stored_at = from_rfc3339(message.time)
     try:
         created_at = read_message(message.data).created_at
     except DecodeError:

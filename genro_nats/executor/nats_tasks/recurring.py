@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Final
 
 from genro_nats.executor.nats_tasks.submit import Submitter
@@ -14,6 +13,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.schedules import cron_headers, every_headers, read_headers, require_schedules
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Recurring"]
 
@@ -63,6 +63,6 @@ def _read(message: StoredMessage) -> Schedule | None:
     told = read_headers(message.headers)
     if told is None:
         return None
-    created = datetime.fromisoformat(message.time).timestamp()
+    created = from_rfc3339(message.time)
     name = from_token(message.subject.rpartition(".")[2])
     return Schedule(name, ScheduleSpec(*told), read_message(message.data).function, created)

@@ -26,6 +26,7 @@ from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.schedules import at_headers
 from genro_nats.transport.streams import consumer_state
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Backlog", "Submitter", "run_id"]
 
@@ -93,6 +94,7 @@ class Submitter:
         self._encoder = encoder
         self._backlog = backlog
         self._publisher = Publisher(js, subjects.tasks_stream)
+        self._clock_starting: asyncio.Future[None] | None = None
 
     async def enqueue(self, request: TaskRequest) -> str:
         """Store one; the id of it, or of the one that is there."""
@@ -184,10 +186,15 @@ class Submitter:
         options = request.options
         if options.delay is None and options.at is None:
             return None
-        await self._clock.ready()
+        await self._clock_runs()
         now = self._clock.now()
         due = options.due_at if options.delay is None else now + options.delay
         return due if due is not None and due > now else None
+
+    async def _clock_runs(self) -> None:
+        if self._clock_starting is None or (self._clock_starting.done() and self._clock_starting.exception()):
+            self._clock_starting = asyncio.ensure_future(self._clock.start())
+        await asyncio.shield(self._clock_starting)
 
     def frame(self, request: TaskRequest, created_at: float | None = None) -> bytes:
         """The task's message. Raises CodecError."""
@@ -210,4 +217,4 @@ def run_id(found: StoredMessage) -> str:
     id = from_token(found.subject.rpartition(".")[2])
     if ".schedule." not in found.headers.get("Nats-Scheduler", ""):
         return id
-    return f"{id}.{datetime.fromisoformat(found.time).astimezone(UTC):%Y%m%dT%H%M%SZ}"
+    return f"{id}.{datetime.fromtimestamp(from_rfc3339(found.time), UTC):%Y%m%dT%H%M%SZ}"

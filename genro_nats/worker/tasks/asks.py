@@ -23,6 +23,7 @@ from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, 
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
 from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token
+from genro_nats.transport.times import from_rfc3339
 from genro_nats.worker.tasks.held import HeldTask
 
 __all__ = ["Asks"]
@@ -169,7 +170,7 @@ class Asks:
         self, id: str, waiting: StoredMessage, record: Record | None, seq: int
     ) -> None:
         task = read_message(waiting.data)
-        created = task.created_at or datetime.fromisoformat(waiting.time).timestamp()
+        created = task.created_at or from_rfc3339(waiting.time)
         base = record or Record(TaskState.PENDING, created, function=task.function, keep=task.keep)
         settled = base.to(
             TaskState.CANCELLED,

@@ -6,7 +6,7 @@
       run ─▶ claim (compare-and-set) ─▶ child ─▶ outcome ─▶ settle against the claim ─▶ ack
 
 A task that the server never gave to anybody before is claimed only once it has run
-for a few milliseconds. Nobody else can hold it but after a crash of the server, and
+for some milliseconds. Nobody else can hold it but after a crash of the server, and
 then one of the two loses at its claim or at its outcome. So short tasks cost one
 write; what a worker that dies within these milliseconds leaves behind is no death
 of the task, because there is no claim that would show it.
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldTask"]
 
-_UNCLAIMED: Final = 0.005  # seconds
 _MAX_ERROR: Final = 2000  # characters
 
 
@@ -55,6 +54,7 @@ class HeldTask:
         "_checkpoint",
         "_claiming",
         "_record",
+        "_running",
         "_seq",
         "_service",
         "cancelled",
@@ -71,6 +71,7 @@ class HeldTask:
         self._record: Record | None = None
         self._seq = 0
         self._checkpoint: bytes | None = None
+        self._running: Record | None = None
         self._claiming: asyncio.Future[int] | None = None
         self.task = task
         self.delivery = delivery
@@ -113,38 +114,38 @@ class HeldTask:
 
     async def _run(self, deaths: int) -> None:
         claim = self._claim(deaths)
-        timer: asyncio.TimerHandle | None = None
         if self.solo:
             self._seq = await self._save(claim)
             self._begin(claim)
         else:
+            self._running = claim
             self._begin(claim)
-            timer = asyncio.get_running_loop().call_later(_UNCLAIMED, self._claim_later, claim)
         assert self.work is not None
         ended = await self.work.outcome
-        if timer is not None:
-            timer.cancel()
         if self._claiming is not None:
             self._seq = await self._claiming
+        self._running = None
         await self._ended(claim, ended)
 
-    def _claim_later(self, claim: Record) -> None:
-        self._claiming = asyncio.ensure_future(self._save(claim))
+    def claim(self) -> None:
+        """It runs for a while: say so, unless that was said."""
+        if self._running is None or self._claiming is not None or self._seq:
+            return
+        self._claiming = asyncio.ensure_future(self._save(self._running))
         self._claiming.add_done_callback(self._claimed)
 
     def _claim(self, deaths: int) -> Record:
-        now = self._service.now()
-        self.started = now
-        return self._base(deaths).to(
-            TaskState.RUNNING,
-            attempts=(self._record.attempts if self._record else 0) + 1,
-            claim=os.urandom(8).hex(),
-            worker=self._service.worker,
-            pid=os.getpid(),
-            started_at=now,
-            next_retry_at=None,
-            error="",
-        )
+        """A new attempt's record."""
+        claim = self._base(deaths)
+        claim.state = TaskState.RUNNING
+        claim.attempts += 1
+        claim.claim = os.urandom(8).hex()
+        claim.worker = self._service.worker
+        claim.pid = os.getpid()
+        claim.started_at = self.started = self._service.now()
+        claim.next_retry_at = None
+        claim.error = ""
+        return claim
 
     def _claimed(self, claiming: asyncio.Future[int]) -> None:
         """The claim of a task that runs already: if it was lost, so is the run."""
@@ -244,15 +245,15 @@ class HeldTask:
     ) -> None:
         """Store the outcome, unless somebody else holds the task by now; then take it off the queue."""
         now = self._service.now()
-        settled = record.to(
-            state,
-            finished_at=now,
-            reason=reason,
-            error=(error or record.error or reason)[:_MAX_ERROR] if state is not TaskState.COMPLETED else "",
-            next_retry_at=None,
-            task=self.delivery.subject,
-            keep=self.task.keep,
-        )
+        completed = state is TaskState.COMPLETED
+        settled = record  # nobody else has it
+        settled.state = state
+        settled.finished_at = now
+        settled.reason = reason
+        settled.error = "" if completed else (error or record.error or reason)[:_MAX_ERROR]
+        settled.next_retry_at = None
+        settled.task = self.delivery.subject
+        settled.keep = self.task.keep
         try:
             self._seq = await self._save(settled, frame)
         except PayloadTooLargeError as too_large:

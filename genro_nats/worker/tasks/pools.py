@@ -8,7 +8,6 @@ from typing import Any, Final
 from genro_nats.config import PoolOptions
 from genro_nats.errors import TransportError
 from genro_nats.events import Events
-from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.subjects import api_inbox
@@ -25,7 +24,6 @@ class WorkerTasks:
 
     def __init__(self, connection: Connection, prefix: str, worker: str, events: Events) -> None:
         self._js = JetStream(connection, api_inbox(prefix, worker))
-        self._clock = ServerClock(self._js)
         self._worker = worker
         self._events = events
         self._services: dict[str, TaskService] = {}
@@ -34,7 +32,7 @@ class WorkerTasks:
 
     def add(self, pool: PoolService, options: PoolOptions) -> None:
         """Serve the tasks of this pool too."""
-        service = TaskService(self._js, self._clock, pool.children, options, self._worker, self._events)
+        service = TaskService(self._js, pool.children, options, self._worker, self._events)
         pool.on_freed = service.adjust
         self._services[pool.subject] = service
 
@@ -53,7 +51,6 @@ class WorkerTasks:
 
     async def _start_services(self) -> None:
         await self._js.api("INFO", patience=0.0)
-        await self._clock.refresh()
         for service in self._services.values():
             await service.start()
         self._ready = True

@@ -36,6 +36,7 @@ __all__ = ["TaskService"]
 
 log: Final = logging.getLogger("genro_nats.worker")
 
+_UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
@@ -48,7 +49,6 @@ class TaskService:
     def __init__(
         self,
         js: JetStream,
-        clock: ServerClock,
         children: ChildPool,
         options: PoolOptions,
         worker: str,
@@ -60,10 +60,10 @@ class TaskService:
         self.leaving = False
         self.counts = {"tasks": 0, "completed": 0, "failed": 0, "cancelled": 0, "fenced": 0, "reruns": 0}
         self._js = js
-        self._clock = clock
         self._options = options
         self._events = events
         self._subjects = TaskSubjects(options.prefix, options.subject)
+        self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
         self._burial = Burial(js, self._subjects)
         self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now)
@@ -73,6 +73,7 @@ class TaskService:
         self._ahead = False
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
+        self._claiming: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._intake: Any = None
 
@@ -87,6 +88,7 @@ class TaskService:
         """
         self._loop = asyncio.get_running_loop()
         await self._restore()
+        await self._clock.start()
         await self._asks.start()
         self._js.connection.on_down.append(self._went_down)
         self._js.connection.on_up.append(self._came_back)
@@ -126,6 +128,10 @@ class TaskService:
         if self._intake is not None:
             await self._intake.aclose()
         await self._asks.aclose()
+        await self._clock.aclose()
+        for timer in (self._claiming, self._adjusting):
+            if timer is not None:
+                timer.cancel()
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -180,6 +186,8 @@ class TaskService:
         self._held[id] = held
         held.cancelled = id in self._asks.cancelled
         self.counts["tasks"] += 1
+        if self._claiming is None:
+            self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
         try:
             await held.serve()
         finally:
@@ -187,6 +195,15 @@ class TaskService:
             if not self._held:
                 self._idle.set()
             self._ahead = self.children.is_short(held.task.function.encode())
+
+    def _claim(self) -> None:
+        """Claim what has run for a while, the oldest first; a timer for each would cost more than a short task."""
+        latest = self.now() - _UNCLAIMED
+        for held in self._held.values():
+            if held.started > latest:
+                break
+            held.claim()
+        self._claiming = self._loop.call_later(_UNCLAIMED, self._claim) if self._held else None
 
     def _held_task(self, id: str) -> HeldTask | None:
         return self._held.get(id)
