@@ -11,7 +11,7 @@ from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.transport.direct import StoredMessage, get_last, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
-from genro_nats.transport.schedules import cron_headers, every_headers, read_headers, require_schedules
+from genro_nats.transport.schedules import REMOVAL, cron_headers, every_headers, parse, require_recurring
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
 from genro_nats.transport.times import from_rfc3339
 
@@ -32,7 +32,7 @@ class Recurring:
 
     async def store(self, name: str, spec: ScheduleSpec, request: TaskRequest) -> None:
         """Store a schedule, or replace the one of that name."""
-        require_schedules(self._js, cron=bool(spec.cron))
+        require_recurring(self._js)
         options = request.options
         request.id = name
         target = self._subjects.task(options.priority, options.key, name)
@@ -52,7 +52,7 @@ class Recurring:
         found = await get_last(self._js, self._subjects.tasks_stream, self._subject(name))
         if found is None or _read(found) is None:
             return False
-        await self._publisher.publish(self._subject(name), ttl=_REMOVED)
+        await self._publisher.publish(self._subject(name), headers=REMOVAL, ttl=_REMOVED)
         return True
 
     def _subject(self, name: str) -> str:
@@ -60,9 +60,10 @@ class Recurring:
 
 
 def _read(message: StoredMessage) -> Schedule | None:
-    told = read_headers(message.headers)
+    told = parse(message.headers)
     if told is None:
         return None
+    spec = ScheduleSpec(told.cron.removeprefix("0 "), told.timezone, told.every)
     created = from_rfc3339(message.time)
     name = from_token(message.subject.rpartition(".")[2])
-    return Schedule(name, ScheduleSpec(*told), read_message(message.data).function, created)
+    return Schedule(name, spec, read_message(message.data).function, created)

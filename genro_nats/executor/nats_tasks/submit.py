@@ -23,7 +23,7 @@ from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.direct import StoredMessage, get_last
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publication, Publisher
-from genro_nats.transport.schedules import at_headers
+from genro_nats.transport.schedules import at_headers, fired_by, require_delays
 from genro_nats.transport.streams import consumer_state
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
 from genro_nats.transport.times import from_rfc3339
@@ -186,6 +186,7 @@ class Submitter:
         options = request.options
         if options.delay is None and options.at is None:
             return None
+        require_delays(self._js)
         await self._clock_runs()
         now = self._clock.now()
         due = options.due_at if options.delay is None else now + options.delay
@@ -215,6 +216,6 @@ class Submitter:
 def run_id(found: StoredMessage) -> str:
     """The id of the task that a stored message is; a schedule's runs have the time in theirs."""
     id = from_token(found.subject.rpartition(".")[2])
-    if ".schedule." not in found.headers.get("Nats-Scheduler", ""):
+    if ".schedule." not in fired_by(found.headers):
         return id
     return f"{id}.{datetime.fromtimestamp(from_rfc3339(found.time), UTC):%Y%m%dT%H%M%SZ}"

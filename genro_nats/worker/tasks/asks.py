@@ -22,6 +22,7 @@ from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
+from genro_nats.transport.schedules import fired_by
 from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token
 from genro_nats.transport.times import from_rfc3339
 from genro_nats.worker.tasks.held import HeldTask
@@ -206,7 +207,7 @@ class Asks:
 
     def scheduled(self, task: TaskMessage, delivery: Delivery) -> TaskMessage:
         """A schedule's run under an id of its own; any other task as it is."""
-        if "Nats-Scheduler" not in delivery.headers or ".schedule." not in delivery.headers["Nats-Scheduler"]:
+        if ".schedule." not in fired_by(delivery.headers):
             return task
         fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
         return task.named(f"{task.id}.{fired:%Y%m%dT%H%M%SZ}")
