@@ -63,7 +63,7 @@ def _read(message: StoredMessage) -> Schedule | None:
     told = parse(message.headers)
     if told is None:
         return None
-    spec = ScheduleSpec(told.cron.removeprefix("0 "), told.timezone, told.every)
+    spec = ScheduleSpec(told.cron, told.timezone, told.every)
     created = from_rfc3339(message.time)
     name = from_token(message.subject.rpartition(".")[2])
     return Schedule(name, spec, read_message(message.data).function, created)

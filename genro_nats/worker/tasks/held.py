@@ -129,7 +129,9 @@ class HeldTask:
 
     def claim(self) -> None:
         """It runs for a while: say so, unless that was said."""
-        if self._running is None or self._claiming is not None or self._seq:
+        child = None if self.work is None else self.work.child
+        waits = child is None or (child.single and child.head is not self.work)
+        if waits or self._running is None or self._claiming is not None or self._seq:
             return
         self._claiming = asyncio.ensure_future(self._save(self._running))
         self._claiming.add_done_callback(self._claimed)
