@@ -339,7 +339,8 @@ class Connection:
         session = subscription.session
         if session is not None and self._client is not None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
-                await session.drain()
+                # It flushes, and a cancelled flush would leave the client deaf.
+                await asyncio.shield(asyncio.ensure_future(session.drain()))
 
     async def publish(
         self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
