@@ -102,13 +102,18 @@ class Roster:
         self._loop = asyncio.get_running_loop()
         await self._spawner.start(self.plan.start_timeout)
         starting = [asyncio.ensure_future(self._new_child()) for _ in range(self.plan.size)]
+        self._starting += len(starting)
         try:
-            self.active += await asyncio.gather(*starting)
+            children = await asyncio.gather(*starting)
         except BaseException:
             for task in starting:
                 task.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
             raise
+        finally:
+            self._starting -= len(starting)
+        # One may have ended while it waited for the others.
+        self.active += [child for child in children if not child.ended]
         self.keep_full()
 
     async def aclose(self) -> None:
@@ -147,7 +152,7 @@ class Roster:
     # -- one child ----------------------------------------------------------
 
     async def _new_child(self) -> Child:
-        """A child that has said hello and run the initializer."""
+        """A child that has said hello, run the initializer, and lives."""
         plan = self.plan
         child = Child(
             plan.setup.slots,
@@ -156,8 +161,8 @@ class Roster:
             self._on_end,
             single=plan.setup.mode == "sync",
         )
-        hello = self._hello[child] = self._loop.create_future()
         theirs, tokens = child.open()
+        hello = self._hello[child] = self._loop.create_future()
         try:
             async with asyncio.timeout(plan.start_timeout):
                 child.pid = await self._spawner.spawn(
@@ -166,6 +171,8 @@ class Roster:
                 theirs.close()
                 await hello
                 await self._initialize(child)
+            if child.ended:  # who is struck off before it joins would never be missed
+                raise _lost(child, ())
         except BaseException as error:
             self._discard(child)
             if isinstance(error, TimeoutError):
@@ -189,6 +196,7 @@ class Roster:
         child.served = 0
 
     def _discard(self, child: Child) -> None:
+        child.close_tokens()
         if self._loop.is_closed():
             return  # its loop ended below it: nothing here can be told any more, and the template is gone
         if child.pid and not child.ended:
@@ -347,9 +355,10 @@ class Roster:
 def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
     status = child.exit_status
     how = "ended" if status is None else _describe(status)
-    what = ", ".join(work.key.decode(errors="replace") for work in orphans) or "no call"
+    calls = ", ".join(work.key.decode(errors="replace") for work in orphans)
+    what = f"{calls}. The call may have had effects" if calls else "no call"
     return WorkerLostError(
-        f"The child process {child.pid} {how} while it ran {what}. The call may have had effects.",
+        f"The child process {child.pid} {how} while it ran {what}.",
         pid=child.pid,
         exitcode=status,
     )
