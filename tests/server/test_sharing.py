@@ -152,7 +152,9 @@ def test_a_server_whose_owner_is_gone_is_not_joined_though_it_answers(tmp_path: 
     owner.go_on()
     assert owner.line() == "up"
     pid, port, _ = started(owner)
-    (watcher,) = [one for one in psutil.Process(pid).parent().children() if one.pid != pid]
+    guard = psutil.Process(pid).parent()
+    assert guard is not None
+    (watcher,) = [one for one in guard.children() if one.pid != pid]
     watcher.suspend()
     owner.process.kill()
     owner.process.wait(10)
