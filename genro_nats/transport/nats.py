@@ -26,6 +26,7 @@ from nats.errors import Error as NatsError
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorError, PayloadTooLargeError
 from genro_nats.transport.address import Address, Target
+from genro_nats.transport.backoff import backoff
 
 __all__ = ["Connection", "Message", "Subscription"]
 
@@ -304,9 +305,8 @@ class Connection:
 
     async def _return(self) -> None:
         """Connect again, for as long as it takes."""
-        first, last = _BACKOFF
         for attempt in range(1 << 30):
-            await asyncio.sleep(min(last, first * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff(attempt, *_BACKOFF) * random.uniform(0.5, 1.0))
             try:
                 target = await self._address.resolve()
                 self.shown = target.shown

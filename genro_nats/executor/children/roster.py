@@ -22,6 +22,7 @@ from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
 from genro_nats.executor.children.work import Work
+from genro_nats.transport.backoff import backoff
 
 __all__ = ["Listener", "PoolPlan", "Roster", "no_event"]
 
@@ -306,7 +307,6 @@ class Roster:
         self.keep_full()
 
     async def _new_child_at_last(self) -> Child:
-        first, last = _BACKOFF
         while True:
             try:
                 child = await self._new_child()
@@ -317,7 +317,7 @@ class Roster:
                 self.plan.on_event("child.failed", error=str(error), failures=self._failures + 1)
                 if not self.active and self._failures >= _PATIENCE:
                     self._listener.on_starved(error)
-                await asyncio.sleep(min(last, first * 2 ** min(self._failures, 10)))
+                await asyncio.sleep(backoff(self._failures, *_BACKOFF))
                 self._failures += 1
             else:
                 self._failures = 0
@@ -340,7 +340,6 @@ class Roster:
         self._background(self._restart_spawner())
 
     async def _restart_spawner(self) -> None:
-        first, last = _BACKOFF
         for attempt in range(1 << 30):
             try:
                 await self._spawner.start(self.plan.start_timeout)
@@ -348,7 +347,7 @@ class Roster:
             except (ExecutorError, OSError) as error:
                 log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
                 self._listener.on_starved(error)
-            await asyncio.sleep(min(last, first * 2 ** min(attempt, 10)))
+            await asyncio.sleep(backoff(attempt, *_BACKOFF))
             self._spawner = self._new_spawner()
 
 
