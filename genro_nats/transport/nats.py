@@ -427,9 +427,19 @@ class Connection:
         await self._address.release()
 
     async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
-        with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
-            async with asyncio.timeout(limit):
-                await client.close()
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
+                async with asyncio.timeout(limit):
+                    await client.close()
+        finally:
+            _let_go(client)
+
+
+def _let_go(client: Client) -> None:
+    """Close the socket of a client that was not closed in time; what it had to send is lost."""
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _header_size(headers: Mapping[str, str]) -> int:

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
+import psutil
 import pytest
 
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError, StreamUnavailableError
@@ -73,6 +74,18 @@ async def test_what_is_being_sent_when_an_outbox_closes_is_sent(js: JetStream) -
     await begun.wait()
     await outbox.aclose()
     await until(lambda: len(heard) == 3, 5)
+
+
+async def test_a_client_that_can_not_be_closed_in_time_leaves_no_socket(server: EmbeddedServer) -> None:
+    this = psutil.Process()
+    before = this.num_fds()
+    async with connected(server) as js:
+        connection = js.connection
+        client = connection._client
+        assert client is not None and this.num_fds() > before
+        await connection._close_client(client, 0.0)
+        await asyncio.sleep(0)
+        assert this.num_fds() == before
 
 
 async def test_headers_both_ways_and_their_size(js: JetStream) -> None:
