@@ -26,6 +26,7 @@ from nats.errors import Error as NatsError
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorError, PayloadTooLargeError
 from genro_nats.transport.address import Address, Target
+from genro_nats.transport.backoff import backoff
 
 __all__ = ["Connection", "Message", "Subscription"]
 
@@ -307,9 +308,8 @@ class Connection:
 
     async def _return(self) -> None:
         """Connect again, for as long as it takes."""
-        first, last = _BACKOFF
         for attempt in range(1 << 30):
-            await asyncio.sleep(min(last, first * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff(attempt, *_BACKOFF) * random.uniform(0.5, 1.0))
             try:
                 target = await self._address.resolve()
                 self.shown = target.shown
@@ -342,7 +342,8 @@ class Connection:
         session = subscription.session
         if session is not None and self._client is not None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
-                await session.drain()
+                # It flushes, and a cancelled flush would leave the client deaf.
+                await asyncio.shield(asyncio.ensure_future(session.drain()))
 
     async def publish(
         self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
@@ -429,9 +430,19 @@ class Connection:
         await self._address.release()
 
     async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
-        with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
-            async with asyncio.timeout(limit):
-                await client.close()
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
+                async with asyncio.timeout(limit):
+                    await client.close()
+        finally:
+            _let_go(client)
+
+
+def _let_go(client: Client) -> None:
+    """Close the socket of a client that was not closed in time; what it had to send is lost."""
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
 
 
 def _parsed(raw: bytes) -> dict[str, str]:

@@ -8,8 +8,7 @@ executor and the NATS worker both stand on this.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
@@ -31,7 +30,7 @@ class ChildPool:
 
     def __init__(self, plan: PoolPlan) -> None:
         self.plan = plan
-        self.queue: deque[Work] = deque()
+        self.queue: OrderedDict[Work, None] = OrderedDict()  # callers leave it from anywhere in the line
         self._short = ShortCalls()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -98,7 +97,7 @@ class ChildPool:
         work.short = not work.stream and not work.solo and self.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
-            self.queue.append(work)
+            self.queue[work] = None
         else:
             self._send(child, work)
 
@@ -109,8 +108,7 @@ class ChildPool:
         child = work.child
         self._fail(work, error)
         if child is None:
-            with contextlib.suppress(ValueError):
-                self.queue.remove(work)
+            self.queue.pop(work, None)
         elif child.single and not work.stream:
             self._free(child, work)
         else:
@@ -172,16 +170,16 @@ class ChildPool:
 
     def _refill(self, child: Child) -> None:
         queue = self.queue
-        while queue and room(child, queue[0].short):
-            self._send(child, queue.popleft())
+        while queue and room(child, next(iter(queue)).short):
+            self._send(child, queue.popitem(last=False)[0])
 
     def on_capacity(self) -> None:
         """There may be room: give out what waits."""
         while self.queue:
-            child = choose(self.roster.active, self.queue[0].short)
+            child = choose(self.roster.active, next(iter(self.queue)).short)
             if child is None:
                 return
-            self._send(child, self.queue.popleft())
+            self._send(child, self.queue.popitem(last=False)[0])
 
     def _watch_stalls(self) -> None:
         self._stall_timer = self._loop.call_later(STALL, self._look_for_stalls)
@@ -202,7 +200,8 @@ class ChildPool:
         for work in reversed(works):
             if not work.done:
                 work.short = False
-                self.queue.appendleft(work)
+                self.queue[work] = None
+                self.queue.move_to_end(work, last=False)
 
     def take_unstarted(self) -> list[Work]:
         """Every call that has not started, sent ahead or queued, in order; they are nobody's now.
@@ -267,7 +266,7 @@ class ChildPool:
         """There is no child, and none can be started: waiting calls would wait for ever."""
         if self.roster.active:
             return
-        works, self.queue = self.queue, deque()
+        works, self.queue = self.queue, OrderedDict()
         for work in works:
             self._fail(work, ExecutorError(f"The pool '{self.plan.name}' has no children left: {error}"))
 
