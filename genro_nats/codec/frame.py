@@ -77,6 +77,7 @@ class FrameKind(IntEnum):
     HELLO = 11  # child to parent: ready for calls
     REFUSED = 12  # the call was not started and never will be here
     SKIPPED = 13  # child to parent: this call had been taken back
+    CHECKPOINT = 14  # child to parent: keep this value for the task's next attempt
 
 
 class Flag:
@@ -86,6 +87,8 @@ class Flag:
     BY_VALUE = 2  # the first buffer is the pickled function
     PROGRESS = 4  # the caller listens to progress
     RETIRE = 8  # a reply of a child that wants to be replaced
+    CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
+    TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
 
 
 class Frame:

@@ -119,12 +119,51 @@ def find_object(name: str) -> Any:
     return _attribute(importlib.import_module(module), qualname)
 
 
-def resolve(name: str) -> Callable[..., Any]:
+def resolve(name: str, at: str = "") -> Callable[..., Any]:
     """The plain function of a name, its module imported if need be.
+
+    ``at``: where a function with a stable name of its own stood when it was stored. One that has
+    moved or was renamed is found by the ``name`` or ``aliases`` of its decorator, if its module is imported.
 
     Raises:
         FunctionNotFoundError: no such module or attribute, or it is not callable.
     """
+    if not at:
+        return _standing(name)
+    trouble: FunctionNotFoundError | None = None
+    try:
+        standing = _standing(at)
+    except FunctionNotFoundError as error:
+        trouble = error
+    if trouble is None and name == at:
+        return standing
+    found = _registered(name)
+    if found is not None:
+        return found
+    if trouble is None:
+        return standing
+    raise FunctionNotFoundError(
+        f"{trouble} Nor has any imported module a decorated function with name= or aliases= {name!r}: "
+        "name its module with --import.",
+        function=name,
+    ) from trouble
+
+
+def _registered(name: str) -> Callable[..., Any] | None:
+    """The plain function that a decorator gave this name, in any module that is imported."""
+    for module in list(sys.modules.values()):
+        for value in list(getattr(module, "__dict__", {}).values()):
+            if _is_decorated(value) and (name == value.name or name in value.aliases):
+                return unwrap(value)  # type: ignore[no-any-return]
+    return None
+
+
+def _is_decorated(value: Any) -> bool:
+    # Looking at attributes of whatever stands in modules could run code of theirs.
+    return type(value).__module__.startswith("genro_nats.") and TARGET in getattr(value, "__dict__", ())
+
+
+def _standing(name: str) -> Callable[..., Any]:
     module, colon, qualname = name.partition(":")
     if not colon or not module or not qualname:
         raise FunctionNotFoundError(
@@ -158,12 +197,12 @@ class FunctionCache:
         self._limit = limit
         self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
 
-    def get(self, name: bytes, blob: bytes | None) -> Callable[..., Any]:
-        """The function of a reference. Raises FunctionNotFoundError or DecodeError."""
+    def get(self, name: bytes, blob: bytes | None, at: str = "") -> Callable[..., Any]:
+        """The function of a reference; ``at``: see ``resolve``. Raises FunctionNotFoundError or DecodeError."""
         key = name if blob is None else blob
         found = self._known.get(key)
         if found is None:
-            found = resolve(name.decode(errors="replace")) if blob is None else values.loads(blob)
+            found = resolve(name.decode(errors="replace"), at) if blob is None else values.loads(blob)
             self._known[key] = found
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)

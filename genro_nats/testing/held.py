@@ -59,7 +59,7 @@ class HeldCall:
         started = time.monotonic()
         try:
             opened = open_call(self._frame, FunctionCache())
-            context = enter(self.context, opened.carried)
+            context = enter(self.context, opened)
         except Exception as error:
             self._answer(error_reply(self._frame, error, started))
             return
@@ -136,7 +136,7 @@ class HeldStream(HeldCall):
             self._answer(error_reply(self._frame, error, started))
         else:
             self._items = items
-            self._context = enter(self.context, opened.carried)
+            self._context = enter(self.context, opened)
             self.done.set()
 
     async def receive(self) -> Any:

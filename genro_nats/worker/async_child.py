@@ -100,12 +100,13 @@ class AsyncChild:
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
+        running.call.flush_progress()
         self._running.pop(frame.id, None)
         self._send(reply)
 
     async def _outcome(self, frame: Frame, running: _Running) -> Any:
         opened = open_call(frame, self._cache)
-        context = enter(running.call, opened.carried)
+        context = enter(running.call, opened)
         if frame.flags & Flag.STREAM:
             return await self._stream(frame, opened, context, running)
         if not _is_async(opened.function):

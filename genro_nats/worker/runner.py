@@ -9,17 +9,19 @@ children (``child.py``, ``async_child.py``) differ only in what runs between.
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
-from genro_nats.errors import CodecError, DecodeError
+from genro_nats.errors import CodecError, DecodeError, Retry
 from genro_nats.message import CallContext, ProgressUpdate, running_call
+from genro_nats.tasks.retry import type_names
 
 __all__ = [
     "Opened",
@@ -33,13 +35,17 @@ __all__ = [
 ]
 
 
+_MAX_TEXT: Final = 2000  # characters of an error's text in a task's status
+
+
 class Opened(NamedTuple):
-    """A call ready to run."""
+    """A call ready to run. ``checkpointed``: what an earlier attempt of the task left."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     carried: list[tuple[str, Any]]
+    checkpointed: Any = None
 
 
 def open_call(frame: Frame, cache: FunctionCache) -> Opened:
@@ -54,49 +60,81 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         if not buffers:
             raise DecodeError("A call by value without its function.")
         blob, buffers = bytes(buffers[0]), buffers[1:]
-    function = cache.get(frame.name, blob)
+    checkpointed = None
+    if frame.flags & Flag.CHECKPOINT:
+        if not buffers:
+            raise DecodeError("A call with a checkpoint that is missing.")
+        checkpointed, buffers = values.loads(buffers[-1]), buffers[:-1]
+    function = cache.get(frame.name, blob, _facts(frame).get("at", "") if frame.flags & Flag.TASK else "")
     packed = values.loads(frame.body, buffers)
     try:
         args, kwargs, *carried = packed
-        return Opened(function, args, kwargs, carried[0] if carried else [])
+        return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's arguments are not packed as expected.") from error
 
 
-def describe(frame: Frame, pool: str, address: str, send: Callable[[list[Buffer]], None]) -> CallContext:
-    """What ``current_call()`` shows while this frame's call runs. Raises DecodeError."""
-    trace_id = _trace_id(frame.meta) if frame.meta else ""
+def describe(
+    frame: Frame,
+    pool: str,
+    address: str,
+    send: Callable[[list[Buffer]], None],
+    look: Callable[[], object] | None = None,
+) -> CallContext:
+    """What ``current_call()`` shows while this frame's call runs; ``look``: hear of a cancel. Raises DecodeError."""
+    facts = _facts(frame)
     call_id = frame.id
-    listener = None
+    listener = keep = None
     if frame.flags & Flag.PROGRESS:
 
         def listener(update: ProgressUpdate) -> None:
             send(progress_frame(call_id, update))
 
+    if frame.flags & Flag.TASK:
+
+        def keep(value: Any) -> None:
+            send(_checkpoint_frame(call_id, value))
+
     return CallContext(
-        call_id.hex(),
-        trace_id=trace_id,
+        str(facts.get("id", "")) or call_id.hex(),
+        trace_id=str(facts.get("trace", "")),
         pool=pool,
         address=address,
         function=frame.name.decode(errors="replace"),
+        attempt=_whole(facts.get("attempt", 1)),
         seconds=frame.seconds,
         on_progress=listener,
+        on_checkpoint=keep,
+        look=look,
     )
 
 
-def _trace_id(meta: bytes) -> str:
+def _facts(frame: Frame) -> dict[str, Any]:
+    """What the frame's meta says. Raises DecodeError."""
+    if not frame.meta:
+        return {}
     try:
-        return str(json.loads(meta).get("trace", ""))
-    except (ValueError, AttributeError, RecursionError) as error:
-        raise DecodeError(f"A call's meta is no JSON object: {error}") from error
+        found = json.loads(frame.meta)
+    except (ValueError, RecursionError) as error:
+        raise DecodeError(f"A call's meta is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise DecodeError("A call's meta is no JSON object.")
+    return found
 
 
-def enter(call: CallContext, carried: list[tuple[str, Any]]) -> Context:
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise DecodeError(f"A call's attempt is {value!r}.")
+    return value
+
+
+def enter(call: CallContext, opened: Opened) -> Context:
     """A context in which the call is the running one and the carried variables are set."""
     context = copy_context()
     context.run(running_call.set, call)
+    call.checkpointed = opened.checkpointed
     try:
-        pairs = [(str(name), value) for name, value in carried]
+        pairs = [(str(name), value) for name, value in opened.carried]
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's carried variables are not packed as expected.") from error
     for name, value in pairs:
@@ -135,7 +173,25 @@ def error_reply(frame: Frame, error: BaseException, started: float, flags: int =
     """The error frame of whatever a call raised."""
     seconds = time.monotonic() - started
     kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
-    return chunks(Frame(FrameKind.ERROR, frame.id, kind, b"", dump_error(error), (), flags, 0, seconds))
+    meta = _task_error(error) if frame.flags & Flag.TASK else b""
+    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, dump_error(error), (), flags, 0, seconds))
+
+
+def _task_error(error: BaseException) -> bytes:
+    """What a worker needs to decide whether the task is tried again, without unpickling anything."""
+    delay = getattr(error, "delay", 0.0) if isinstance(error, Retry) else None
+    try:
+        text = str(error)[:_MAX_TEXT]
+    except Exception:
+        text = "(its text can't be shown)"
+    return json.dumps({"types": type_names(type(error)), "text": text, "retry": delay}).encode()
+
+
+def _checkpoint_frame(call_id: bytes, value: Any) -> list[Buffer]:
+    body, buffers = values.dumps(value)
+    if buffers:  # it travels inside another frame: in one piece
+        body = pickle.dumps(value, 5)
+    return chunks(Frame(FrameKind.CHECKPOINT, call_id, body=body))
 
 
 def progress_frame(call_id: bytes, update: ProgressUpdate) -> list[Buffer]:

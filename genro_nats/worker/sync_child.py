@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+import threading
 import time
 from collections import deque
+from collections.abc import Coroutine
+from contextvars import Context
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.executor.children.setup import ChildSetup
-from genro_nats.message import STREAM_WINDOW
+from genro_nats.message import STREAM_WINDOW, CallContext
 from genro_nats.transport.pipe import BlockingPipe
-from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
+from genro_nats.worker.runner import Opened, describe, enter, error_reply, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit
 from genro_nats.worker.streams import as_iterator, pump
 
@@ -36,6 +39,7 @@ class SyncChild:
         self._cache = FunctionCache()
         self._memory = MemoryLimit(setup.max_memory)
         self._waiting: deque[tuple[Buffer, bool]] = deque()
+        self._reading = threading.Lock()  # threads of the function may ask whether it is cancelled
 
     def serve(self) -> None:
         """Run calls until the parent closes the pipe."""
@@ -71,16 +75,56 @@ class SyncChild:
 
     def _outcome(self, frame: Frame) -> Any:
         opened = open_call(frame, self._cache)
-        call = describe(frame, self._setup.pool, self._setup.address, self._pipe.send)
-        context = enter(call, opened.carried)
+        call = describe(
+            frame, self._setup.pool, self._setup.address, self._pipe.send, lambda: self._look(frame.id, call)
+        )
+        context = enter(call, opened)
+        try:
+            return self._value(frame, call, opened, context)
+        finally:
+            call.flush_progress()
+
+    def _value(self, frame: Frame, call: CallContext, opened: Opened, context: Context) -> Any:
         value = context.run(opened.function, *opened.args, **opened.kwargs)
         if frame.flags & Flag.STREAM:
             gate = _PipeGate(frame.id, self._pipe, self._waiting)
             context.run(pump, frame, as_iterator(value), gate, self._pipe.send)
             return None
         if inspect.iscoroutine(value):
-            return context.run(asyncio.run, value)
+            return context.run(asyncio.run, self._cancellable(frame, call, value))
         return value
+
+    async def _cancellable(self, frame: Frame, call: CallContext, value: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine; a cancel that comes through the pipe cancels it."""
+        if not frame.flags & Flag.TASK:
+            return await value  # its child is killed at once
+        running = asyncio.current_task()
+        assert running is not None
+
+        def look() -> None:
+            self._look(frame.id, call)
+            if call.cancelled:
+                running.cancel()
+
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._pipe.sock, look)
+        try:
+            return await value
+        finally:
+            loop.remove_reader(self._pipe.sock)
+
+    def _look(self, id: bytes, call: CallContext) -> None:
+        """Read what has come while a call runs: is it to be cancelled?"""
+        with self._reading:
+            while self._pipe.readable():
+                got = self._pipe.recv()
+                if got is None:
+                    return
+                frame, _ = decode(got[0])
+                if frame.kind == FrameKind.CALL:
+                    self._waiting.append(got)
+                elif frame.kind == FrameKind.CANCEL and frame.id == id:
+                    call.cancel()
 
 
 class _PipeGate:

@@ -79,6 +79,7 @@ class ThreadedChild:
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
+        call.flush_progress()
         self._running.pop(frame.id, None)
         self._send(reply)
 
@@ -86,7 +87,7 @@ class ThreadedChild:
         if call.cancelled:
             raise CallTimeoutError("The call was cancelled before it began.")
         opened = open_call(frame, self._cache)
-        context = enter(call, opened.carried)
+        context = enter(call, opened)
         value = context.run(opened.function, *opened.args, **opened.kwargs)
         if frame.flags & Flag.STREAM:
             context.run(pump, frame, as_iterator(value), gate, self._send)
