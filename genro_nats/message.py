@@ -130,7 +130,16 @@ class TaskRun:
     ``failure``: what a child says of the exception that ended it (``types``, ``retry``).
     """
 
-    __slots__ = ("_asked", "_listener", "attempt", "checkpointed", "failure", "id", "on_checkpoint", "on_start")
+    __slots__ = (
+        "_asked",
+        "_listener",
+        "attempt",
+        "checkpointed",
+        "failure",
+        "id",
+        "on_checkpoint",
+        "on_start",
+    )
 
     def __init__(
         self,

@@ -59,7 +59,7 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
 def dumps_whole(value: Any) -> bytes:
     """The pickle of a value in one piece, large buffers included. Raises CodecError as ``dumps``."""
     body, buffers = dumps(value)
-    return cloudpickle.dumps(value, 5) if buffers else body  # type: ignore[no-any-return]
+    return cloudpickle.dumps(value, 5) if buffers else body
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

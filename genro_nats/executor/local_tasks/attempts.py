@@ -189,9 +189,7 @@ class Attempts:
             if status.state is TaskState.RUNNING:  # taken back, and given to another child
                 self._store.show(record, replace(status, pid=pid))
                 return
-            self._store.change(
-                record, TaskState.RUNNING, at=time.time(), worker=self._pool.name, pid=pid
-            )
+            self._store.change(record, TaskState.RUNNING, at=time.time(), worker=self._pool.name, pid=pid)
 
     def _progress(self, record: Record, attempt: Attempt, update: ProgressUpdate) -> None:
         with self._store.lock:
@@ -259,7 +257,9 @@ class Attempts:
         if isinstance(verdict, Over):
             self._fail(record, verdict, text)
         elif self._pool.closing:
-            self.cancelled(record, f"{closed_reason(self._pool.name)}, before it was tried again after {text}")
+            self.cancelled(
+                record, f"{closed_reason(self._pool.name)}, before it was tried again after {text}"
+            )
         else:
             self._again(record, verdict, text, first=cause.death)
 
@@ -267,9 +267,7 @@ class Attempts:
         now = time.time()
         record.due = now + verdict.delay
         if verdict.delay and not record.here:
-            self._store.change(
-                record, TaskState.SCHEDULED, at=now, error=text, next_retry_at=record.due
-            )
+            self._store.change(record, TaskState.SCHEDULED, at=now, error=text, next_retry_at=record.due)
             self._clock.post(self._arm, record)
             return
         self._store.change(record, TaskState.PENDING, at=now, error=text)

@@ -13,11 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from genro_nats.codec.functions import reference
-from genro_nats.errors import (
-    CallTimeoutError,
-    ExecutorError,
-    ExecutorOverloadError,
-)
+from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
 from genro_nats.executor.admission import RETRY_AFTER, closed_error
 from genro_nats.executor.bridge import Signal, caller_post, within
 from genro_nats.executor.local_tasks.attempts import Attempts
@@ -71,13 +67,15 @@ class LocalTasks:
         await self._pool.prepare()
         here = self._pool.runs_inline and _due(request) is None
         self._make_ready(request, here=here)
+        woken = False
         while True:
             with self._store.lock:
-                place = self._place(request)
+                place = self._place(request, woken=woken)
                 if place is None:
                     record, new = self._take_in(request, copy_context(), here=here)
                     break
             await self._wait_for_room(place)
+            woken = True
         if new and here:
             await self._attempts.run_here(record)
         return record.status.id
@@ -98,25 +96,30 @@ class LocalTasks:
                 "that may be replaced any time: a delayed task would be lost. Enqueue it in the main program."
             )
 
-    def _place(self, request: TaskRequest) -> Signal | None:
-        """A place in the line where the pool is full; None: it may come in."""
+    def _place(self, request: TaskRequest, *, woken: bool) -> Signal | None:
+        """A place in the line where the pool is full; None: it may come in. ``woken``: it was the first."""
         if self._pool.closing:
             raise closed_error(self._pool.name)
         self._store.forget_old(time.time())
         options = self._pool.options
-        if options.max_queued is None or self._store.twin(request) is not None:
+        room, waiting = self._store.room, self._store.waiting
+        if options.max_queued is None:
             return None
-        if self._store.waiting < options.max_queued and not self._store.room:
+        if self._store.twin(request) is not None:
+            if woken:
+                room.freed()  # the place that it was offered is another's
+            return None
+        if waiting < options.max_queued and (woken or not room):
             return None
         if options.overload == "fail":
             raise ExecutorOverloadError(
-                f"Executor '{self._pool.name}' has {self._store.waiting} queued tasks; max_queued is "
+                f"Executor '{self._pool.name}' has {waiting} queued tasks; max_queued is "
                 f"{options.max_queued}.",
                 executor=self._pool.name,
                 max_queued=options.max_queued,
                 retry_after=RETRY_AFTER,
             )
-        return self._store.room.join()
+        return room.join(first=woken)
 
     async def _wait_for_room(self, place: Signal) -> None:
         try:

@@ -55,9 +55,9 @@ class Over:
 
 def cause_of(error: BaseException, call: Call, *, has_children: bool) -> Cause:
     """Tell the function's own exceptions from those of the pool that ran it."""
-    if has_children and not _from_function(error):
-        if isinstance(error, WorkerLostError | ExecutorClosedError):
-            return Cause(error, death=True)
+    ended = isinstance(error, WorkerLostError | ExecutorClosedError)
+    if ended and has_children and not _from_function(error):
+        return Cause(error, death=True)
     failure = {} if call.task is None else call.task.failure
     late = isinstance(error, CallTimeoutError) and not failure and _is_deadline(error, call)
     types = tuple(failure.get("types", ())) or type_names(type(error))

@@ -70,8 +70,6 @@ class Record:
         self.error: BaseException | None = None
 
 
-
-
 class Attempt:
     """One run of a task. ``claimed``: it was admitted; from then on the pool has it."""
 

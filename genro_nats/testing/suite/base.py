@@ -33,6 +33,8 @@ class Can(StrEnum):
     INITIALISE = "run an initializer given to the executor"
     TAKE_LIMITS = "take limits of its own (max_pending, overload)"
     SHOW_METRICS = "count its calls"
+    QUEUE_TASKS = "keep a task waiting that is due"
+    LOSE_CHILDREN = "survive the death of the process that runs a call"
 
 
 class SuiteBase:
