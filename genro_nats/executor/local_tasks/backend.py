@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from contextvars import Context, copy_context
+from contextvars import Context
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import anyio
 from genro_nats.codec.functions import reference
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
 from genro_nats.executor.admission import RETRY_AFTER, closed_error
-from genro_nats.executor.bridge import Signal, caller_post, within
+from genro_nats.executor.bridge import Signal, caller_post, context_elsewhere, within
 from genro_nats.executor.local_tasks.attempts import Attempts
 from genro_nats.executor.local_tasks.clock import Clock
 from genro_nats.executor.local_tasks.letters import Letters
@@ -72,7 +72,7 @@ class LocalTasks:
             with self._store.lock:
                 place = self._place(request, woken=woken)
                 if place is None:
-                    record, new = self._take_in(request, copy_context(), here=here)
+                    record, new = self._take_in(request, context_elsewhere(), here=here)
                     break
             await self._wait_for_room(place)
             woken = True

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextvars import Context, copy_context
+from contextvars import Context
 from dataclasses import replace
 from typing import Final
 
+from genro_nats.executor.bridge import context_elsewhere
 from genro_nats.executor.local_tasks.clock import Clock
 from genro_nats.executor.local_tasks.cron import check, next_run, run_id
 from genro_nats.executor.local_tasks.store import Store
@@ -54,7 +55,7 @@ class Recurring:
     def put(self, name: str, spec: ScheduleSpec, request: TaskRequest) -> None:
         """Store one, or replace the one of that name. Raises ConfigurationError as ``check``."""
         check(spec)
-        entry = _Entry(Schedule(name, spec, request.name, time.time()), request, copy_context())
+        entry = _Entry(Schedule(name, spec, request.name, time.time()), request, context_elsewhere())
         with self._lock:
             self.remove(name)
             self._entries[name] = entry

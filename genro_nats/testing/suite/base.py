@@ -97,6 +97,10 @@ class Marks:
         """Bytes in the mark; 0 without it."""
         return (self._path / name).stat().st_size if self.has(name) else 0
 
+    def text(self, name: str) -> str:
+        """What the mark says; "" without it."""
+        return (self._path / name).read_text() if self.has(name) else ""
+
     def all(self, pattern: str) -> list[Path]:
         """The marks whose names match."""
         return list(self._path.glob(pattern))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import anyio
 import pytest
@@ -60,7 +59,7 @@ class OrderTests(TaskBase):
         assert await self.value(first) == "call"
         for task in tasks:
             await self.value(task)
-        order = Path(marks.path, "order").read_text().split("\n")[:-1]
+        order = marks.text("order").split("\n")[:-1]
         assert order == [f"{priority} {n}" for priority in ("high", "normal", "low") for n in range(3)]
 
     async def test_what_comes_too_late_fails(self, make: Factory, marks: Marks) -> None:
@@ -81,7 +80,7 @@ class OrderTests(TaskBase):
         assert (await task.status()).attempts == 0
         assert await self.value(first) == "call"
         assert await self.value(in_time) == "in time"
-        assert Path(marks.path, "order").read_text() == "in time\n"
+        assert marks.text("order") == "in time\n"
 
     expires_beside = True  # it is known at once, not only when a worker comes to it
 
@@ -222,7 +221,7 @@ class ScheduleTests(TaskBase):
             {"every": 5, "cron": "* * * * *"},
         ):
             with pytest.raises(ConfigurationError):
-                await add.schedule("wrong", **wrong)  # type: ignore[arg-type]
+                await add.schedule("wrong", **wrong)
         with pytest.raises(ConfigurationError, match="delay="):
             await add.options(delay=3).schedule("wrong", every=5)
         assert [schedule async for schedule in pool.schedules()] == []

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import aclosing
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from genro_nats.errors import CallTimeoutError, CodecError, ConfigurationError, TaskNotFoundError
@@ -40,9 +43,10 @@ class TaskBase(SuiteBase):
     async def reach(self, task: TaskHandle[Any], *states: TaskState) -> TaskStatus:
         """Wait until it is in one of the states."""
         with anyio.fail_after(LIMIT):
-            async for status in task.watch():
-                if status.state in states:
-                    return status
+            async with aclosing(task.watch()) as statuses:
+                async for status in statuses:
+                    if status.state in states:
+                        return status
         raise AssertionError(f"it ended without being {states}")
 
     async def value(self, task: TaskHandle[Any]) -> Any:
@@ -121,7 +125,7 @@ class TaskTests(TaskBase):
                     assert (await task.status()).progress == status.progress
                     marks.release()
         assert seen[-1].state is TaskState.COMPLETED
-        steps = list(zip(seen, seen[1:], strict=False))
+        steps = list(pairwise(seen))
         assert all(a.state is b.state or may_follow(a.state, b.state) for a, b in steps)
         told = [status.progress for status in seen if status.progress is not None]
         assert (told[0].fraction, told[0].text, told[0].data) == (0.5, "half", {"page": 1})
@@ -174,6 +178,6 @@ class TaskTests(TaskBase):
         async with anyio.create_task_group() as group:
             for _ in range(10):
                 group.start_soon(wait)
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             marks.release()
         assert got == ["call"] * 10
