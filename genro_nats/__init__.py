@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from genro_nats.executor.process import AsyncProcessExecutor, LocalExecutor, ProcessExecutor
     from genro_nats.executor.registry import ExecutorRegistry
     from genro_nats.executor.stream import Stream
+    from genro_nats.executor.task_manager import SubmittedTask, TaskManager
     from genro_nats.executor.thread import ThreadExecutor
     from genro_nats.message import CallContext, CallOptions, ProgressUpdate, current_call
     from genro_nats.tasks.backend import DeadLetter
@@ -90,10 +91,12 @@ __all__ = [
     "ScheduleSpec",
     "SignatureError",
     "Stream",
+    "SubmittedTask",
     "TaskCancelledError",
     "TaskError",
     "TaskFailedError",
     "TaskHandle",
+    "TaskManager",
     "TaskNotFoundError",
     "TaskOptions",
     "TaskState",
@@ -116,6 +119,7 @@ _ROOMS = {
     "executor.process": ("AsyncProcessExecutor", "LocalExecutor", "ProcessExecutor"),
     "executor.registry": ("ExecutorRegistry",),
     "executor.stream": ("Stream",),
+    "executor.task_manager": ("SubmittedTask", "TaskManager"),
     "executor.thread": ("ThreadExecutor",),
     "tasks.backend": ("DeadLetter",),
     "tasks.handle": ("ScheduleHandle", "TaskHandle"),

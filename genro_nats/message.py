@@ -15,6 +15,7 @@ __all__ = [
     "CallContext",
     "CallOptions",
     "ProgressUpdate",
+    "TaskRun",
     "current_call",
     "in_child",
     "mark_child",
@@ -57,10 +58,24 @@ class Call:
 
     ``timeout``: seconds, the pool's default already applied; None: no deadline.
     ``trace_id``: "" when the call begins its own trace. ``carried``: context
-    variables to set where it runs, as ("module:attribute", value).
+    variables to set where it runs, as ("module:attribute", value). ``packed``: the
+    pickled arguments, in place of the arguments themselves. ``task``: set where the
+    call is an attempt of a task.
     """
 
-    __slots__ = ("args", "carried", "function", "id", "kwargs", "on_progress", "pool", "timeout", "trace_id")
+    __slots__ = (
+        "args",
+        "carried",
+        "function",
+        "id",
+        "kwargs",
+        "on_progress",
+        "packed",
+        "pool",
+        "task",
+        "timeout",
+        "trace_id",
+    )
 
     def __init__(
         self,
@@ -83,6 +98,78 @@ class Call:
         self.trace_id = trace_id
         self.on_progress = on_progress
         self.carried = carried
+        self.packed: tuple[bytes, list[Any]] | None = None
+        self.task: TaskRun | None = None
+
+    def again(self) -> Call:
+        """The same call with an id of its own."""
+        call = Call(
+            self.function,
+            self.args,
+            self.kwargs,
+            pool=self.pool,
+            timeout=self.timeout,
+            trace_id=self.trace_id,
+            on_progress=self.on_progress,
+            carried=self.carried,
+        )
+        call.packed = self.packed
+        return call
+
+    def drop_arguments(self) -> None:
+        """Hold no more what it will not be called with again."""
+        self.args, self.kwargs, self.carried, self.packed = (), {}, (), None
+
+
+class TaskRun:
+    """One attempt of a task, shared by who keeps the task and who runs the call. Thread-safe.
+
+    ``id``: the task's. ``attempt``: from 1, reruns after a death included. ``checkpointed``: the
+    pickle of what an earlier attempt left; None: nothing. ``on_checkpoint`` is given the pickle of
+    what this one leaves, ``on_start`` the pid of the process that begins it.
+    ``failure``: what a child says of the exception that ended it (``types``, ``retry``).
+    """
+
+    __slots__ = (
+        "_asked",
+        "_listener",
+        "attempt",
+        "checkpointed",
+        "failure",
+        "id",
+        "on_checkpoint",
+        "on_start",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        attempt: int,
+        *,
+        checkpointed: bytes | None = None,
+        on_checkpoint: Callable[[bytes], object] = lambda pickled: None,
+        on_start: Callable[[int], object] = lambda pid: None,
+    ) -> None:
+        self.id = id
+        self.attempt = attempt
+        self.checkpointed = checkpointed
+        self.on_checkpoint = on_checkpoint
+        self.on_start = on_start
+        self.failure: dict[str, Any] = {}
+        self._asked = False
+        self._listener: Callable[[], object] | None = None
+
+    def ask(self) -> None:
+        """Ask the function to end: its ``current_call().cancelled`` turns true."""
+        self._asked = True
+        if self._listener is not None:
+            self._listener()
+
+    def when_asked(self, listener: Callable[[], object]) -> None:
+        """Call ``listener()`` once the function is asked to end; at once if it has been."""
+        self._listener = listener
+        if self._asked:
+            listener()
 
 
 class CallContext:

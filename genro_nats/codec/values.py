@@ -16,7 +16,7 @@ import cloudpickle
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import CodecError, DecodeError
 
-__all__ = ["dumps", "loads"]
+__all__ = ["dumps", "dumps_whole", "loads"]
 
 OUT_OF_BAND: Final = 64 * 1024  # bytes; below it a copy is cheaper than a buffer of its own
 _BULK: Final = (bytes, bytearray)
@@ -54,6 +54,12 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
         raise CodecError(
             f"{type(value).__qualname__} can't be pickled: {type(error).__name__}: {error}"
         ) from error
+
+
+def dumps_whole(value: Any) -> bytes:
+    """The pickle of a value in one piece, large buffers included. Raises CodecError as ``dumps``."""
+    body, buffers = dumps(value)
+    return cloudpickle.dumps(value, 5) if buffers else body
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:

@@ -74,8 +74,10 @@ class Slots:
         """How many wait for a slot."""
         return len(self._waiters)
 
-    def try_take(self) -> Waiter | None:
+    def try_take(self, *, patient: bool = False) -> Waiter | None:
         """Take a slot now and return None, or join those who wait: then await ``wait(waiter)``.
+
+        ``patient``: wait also where overload fails.
 
         Raises:
             ExecutorOverloadError: no slot is free, and waiting is not wanted.
@@ -83,7 +85,11 @@ class Slots:
         """
         with self._lock:
             decision = decide(
-                self._taken, len(self._waiters), self._limit, may_wait=self._may_wait, closed=self._closed
+                self._taken,
+                len(self._waiters),
+                self._limit,
+                may_wait=patient or self._may_wait,
+                closed=self._closed,
             )
             if decision is Decision.ADMIT:
                 self._taken += 1
@@ -119,9 +125,9 @@ class Slots:
         if not waiter.admitted:
             raise self._closed_error()
 
-    async def take(self) -> None:
+    async def take(self, *, patient: bool = False) -> None:
         """Take a slot, waiting for it if need be. Raises as ``try_take`` and ``wait``."""
-        waiter = self.try_take()
+        waiter = self.try_take(patient=patient)
         if waiter is not None:
             await self.wait(waiter)
 

@@ -41,6 +41,11 @@ class AsyncExecutor(ThreadedPool):
         """Calls that ``map`` keeps in flight unless told otherwise: all that run at a time."""
         return self.options.concurrency
 
+    @property
+    def task_slots(self) -> int:
+        """Tasks that run at the same time, in an event loop beside the caller's."""
+        return self.options.concurrency
+
     def _thread_count(self) -> int:
         return self.options.max_workers or min(32, (os.cpu_count() or 1) + 4)
 

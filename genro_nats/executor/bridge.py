@@ -12,7 +12,7 @@ import sys
 import threading
 from asyncio import events
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from genro_nats.errors import CallTimeoutError, ExecutorError
@@ -22,6 +22,7 @@ __all__ = [
     "Spawned",
     "backend",
     "caller_post",
+    "context_elsewhere",
     "current_task",
     "has_ended",
     "is_cancellation",
@@ -104,6 +105,15 @@ def _dropping(post: Callable[..., object], ended: type[Exception]) -> Callable[.
             post(function, *args)
 
     return dropping
+
+
+def context_elsewhere() -> Context:
+    """A copy of the present context for code that runs in another event loop or thread."""
+    context = copy_context()
+    sniffio = sys.modules.get("sniffio")
+    if sniffio is not None:  # else anyio would take the backend of here for that of there
+        context.run(sniffio.current_async_library_cvar.set, None)
+    return context
 
 
 class Signal:

@@ -8,6 +8,7 @@ from genro_nats.errors import ExecutorError
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.pool import Pool
 from genro_nats.message import Call, CallContext
+from genro_nats.tasks.backend import TaskBackend
 
 __all__ = ["DetachedExecutor"]
 
@@ -28,6 +29,11 @@ class DetachedExecutor(Pool):
 
     def _is_inside(self, context: CallContext) -> bool:
         return context.address == self._address if self._address else context.pool == self.name
+
+    @property
+    def task_backend(self) -> TaskBackend:
+        """None: its tasks are kept by the process that knows the pool."""
+        self._unknown()
 
     async def _run(self, call: Call) -> Any:
         self._unknown()

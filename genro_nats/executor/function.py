@@ -209,7 +209,13 @@ class Function(Generic[P, R_co]):
         return self._task_options or DEFAULT_OPTIONS
 
     def _task_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRequest:
-        return self.executor.task_request(
+        return self.task_request(self.executor, args, kwargs)
+
+    def task_request(
+        self, executor: BaseExecutor, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> TaskRequest:
+        """A task of that pool that calls this function, with its options (for ``TaskManager``)."""
+        return executor.task_request(
             self.__genro_target__,
             self._prefix + args,
             kwargs,

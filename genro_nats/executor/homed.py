@@ -129,6 +129,12 @@ class HomedExecutor(Pool):
         home.begin()
         return home
 
+    def check_home(self) -> None:
+        """End what waits for an event loop that has gone; the next call finds another home."""
+        home = self._home
+        if home is not None and home.gone:
+            home.abandon()
+
     async def _open(self) -> None:
         if not self._stays_here():
             await self._settle()

@@ -26,6 +26,11 @@ class InlineExecutor(Pool):
         """Calls that ``map`` keeps in flight unless told otherwise."""
         return self.options.concurrency
 
+    @property
+    def task_slots(self) -> int:
+        """Tasks that run at the same time; sync functions nevertheless run one after the other."""
+        return self.options.concurrency
+
     def _is_inline(self) -> bool:
         return True
 

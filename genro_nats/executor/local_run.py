@@ -6,14 +6,16 @@ import contextlib
 import inspect
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from math import inf
 from typing import Any, Final
 
+from genro_nats.codec import values
 from genro_nats.codec.functions import find_object, label, not_a_generator
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError
 from genro_nats.executor.bridge import is_cancellation, within
-from genro_nats.message import Call, CallContext, ProgressUpdate, running_call
+from genro_nats.message import Call, CallContext, ProgressUpdate, TaskRun, running_call
 
 __all__ = [
     "InlineSource",
@@ -36,15 +38,27 @@ Listener = Callable[[ProgressUpdate], object]
 
 def describe(call: Call, address: str = "") -> CallContext:
     """What ``current_call()`` shows while this call runs here."""
-    return CallContext(
-        call.id.hex(),
+    context = CallContext(
+        call.id.hex() if call.task is None else call.task.id,
         trace_id=call.trace_id,
         pool=call.pool,
         address=address,
         function=label(call.function),
+        attempt=1 if call.task is None else call.task.attempt,
         seconds=inf if call.timeout is None else call.timeout,
         on_progress=call.on_progress,
+        on_checkpoint=None if call.task is None else partial(_keep, call.task),
     )
+    if call.task is not None:
+        if call.task.checkpointed is not None:
+            context.checkpointed = values.loads(call.task.checkpointed)
+        call.task.when_asked(context.cancel)
+    return context
+
+
+def _keep(task: TaskRun, value: Any) -> None:
+    # Pickled although it stays here: what the function does with it later must not change it.
+    task.on_checkpoint(values.dumps_whole(value))
 
 
 def guarded(listener: Listener | None) -> Listener | None:
@@ -62,18 +76,18 @@ def guarded(listener: Listener | None) -> Listener | None:
 
 
 @contextlib.contextmanager
-def entered(context: CallContext) -> Iterator[None]:
+def entered(context: CallContext) -> Iterator[CallContext]:
     """Make it the running call."""
     token = running_call.set(context)
     try:
-        yield
+        yield context
     finally:
         running_call.reset(token)
 
 
 async def run_inline(call: Call, address: str = "") -> Any:
     """Run a call here, in the present task; only what awaits can be ended by its deadline."""
-    with entered(describe(call, address)):
+    with entered(describe(call, address)) as context:
         try:
             value = call.function(*call.args, **call.kwargs)
             if inspect.isawaitable(value):
@@ -83,17 +97,21 @@ async def run_inline(call: Call, address: str = "") -> Any:
             if (shown := outcome_error(error)) is error:
                 raise
             raise shown  # noqa: B904 - its cause is the traceback, as from afar
+        finally:
+            context.flush_progress()
 
 
 def run_inline_blocking(call: Call, address: str = "") -> Any:
     """Run a sync function's call here, without an event loop."""
-    with entered(describe(call, address)):
+    with entered(describe(call, address)) as context:
         try:
             return call.function(*call.args, **call.kwargs)
         except BaseException as error:
             if (shown := outcome_error(error)) is error:
                 raise
             raise shown  # noqa: B904 - its cause is the traceback, as from afar
+        finally:
+            context.flush_progress()
 
 
 async def _settled(value: Any) -> Any:

@@ -14,13 +14,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from genro_nats.codec.functions import label, stable_name, unwrap
 from genro_nats.config import PoolOptions, bypass_from_env
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
-from genro_nats.executor.admission import Slots, Waiter
+from genro_nats.executor.admission import Slots, Waiter, closed_error
 from genro_nats.executor.base import NO_OPTIONS, BaseExecutor
 from genro_nats.executor.booked import BookedSource
 from genro_nats.executor.bridge import Signal, within
@@ -38,8 +38,12 @@ from genro_nats.executor.local_run import (
 )
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallContext, CallOptions, running_call
+from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.options import TaskOptions
 from genro_nats.tasks.request import OWNER, TaskRequest
+
+if TYPE_CHECKING:
+    from genro_nats.executor.local_tasks.backend import LocalTasks
 
 __all__ = ["Pool"]
 
@@ -69,6 +73,7 @@ class Pool(BaseExecutor):
         self._closing: Signal | None = None
         self._initialised = options.initializer is None
         self._owner = os.urandom(OWNER // 2).hex()
+        self._tasks: LocalTasks | None = None
 
     @property
     def address(self) -> str:
@@ -150,6 +155,10 @@ class Pool(BaseExecutor):
         if context is not None and self._is_inside(context):
             return await self._run_nested(call)
         await self._admit(call)
+        return await self._booked(call)
+
+    async def _booked(self, call: Call) -> Any:
+        """Run an admitted call, and write its end into the books."""
         begun = perf_counter()
         try:
             value = await (self._run_here(call) if self._bypassed else self._run(call))
@@ -181,6 +190,16 @@ class Pool(BaseExecutor):
     def _is_inline(self) -> bool:
         """Do calls run in the thread that makes them?"""
         return self._bypassed
+
+    @property
+    def runs_inline(self) -> bool:
+        """Do calls run where they are made?"""
+        return self._is_inline()
+
+    @property
+    def has_children(self) -> bool:
+        """Do calls run in other processes, which may die?"""
+        return False
 
     def _block_here(self, call: Call) -> Any:
         self._require_plain_thread(call.function)
@@ -238,6 +257,59 @@ class Pool(BaseExecutor):
         return InlineSource(call, self.address)
 
     # -- tasks --------------------------------------------------------------
+
+    @property
+    def task_slots(self) -> int:
+        """Tasks that run at the same time, where this process keeps them."""
+        return self.options.workers
+
+    @property
+    def task_backend(self) -> TaskBackend:
+        """Who keeps this pool's tasks: this process, in memory."""
+        if self.address:
+            return super().task_backend
+        tasks = self._tasks
+        if tasks is None or tasks.inherited:
+            from genro_nats.executor.local_tasks.backend import LocalTasks
+
+            with self._lock:
+                if self._tasks is tasks:
+                    self._tasks = LocalTasks(self)
+                tasks = self._tasks
+        assert tasks is not None
+        return tasks
+
+    @property
+    def closing(self) -> bool:
+        """Was it shut down, or is it being so?"""
+        return self._closing is not None
+
+    def check_home(self) -> None:
+        """End what waits for an event loop that has gone (for kinds whose calls live in one)."""
+
+    async def prepare(self) -> None:
+        """``start``, but for a pool that was shut down: raises ExecutorClosedError."""
+        if self._closing is not None:
+            raise closed_error(self.name)
+        await self._ready()
+
+    async def run_task(self, call: Call, begin: Callable[[], object]) -> Any:
+        """The value of a task's call. It waits for admission without limit, then ``begin()`` is called.
+
+        What ``begin`` raises ends it.
+        """
+        context = running_call.get()
+        if context is not None and self._is_inside(context):
+            begin()
+            return await self._run_nested(call)
+        await self._slots.take(patient=True)
+        try:
+            begin()
+        except BaseException:
+            self._slots.release()
+            raise
+        self._ledger.begin()
+        return await self._booked(call)
 
     def task_request(
         self,
@@ -313,6 +385,11 @@ class Pool(BaseExecutor):
                 if self._closing is closing:
                     self._closing = None
                     self._slots.reopen()
+        if closing is not None and self._tasks is not None:
+            self._tasks.reopen()
+        await self._ready()
+
+    async def _ready(self) -> None:
         if self._bypassed:
             self._initialise()
         else:
@@ -325,6 +402,8 @@ class Pool(BaseExecutor):
         ``wait``, or when this is cancelled, so do those in hand. Open streams are calls in
         hand: each is read to its end, or closed by its reader. One that nobody can read
         meanwhile is closed at once: its reader has ended, or is the task that waits here.
+        Tasks kept by this process that run are finished (or ended) as calls are; those
+        that wait are cancelled.
         """
         with self._lock:
             earlier, ended = self._closing, Signal()
@@ -334,6 +413,8 @@ class Pool(BaseExecutor):
         if earlier is not None:
             await earlier.wait()
             return
+        if self._tasks is not None:
+            self._tasks.withdraw()
         try:
             if wait:
                 await self._close_forsaken()
@@ -362,6 +443,8 @@ class Pool(BaseExecutor):
         with anyio.CancelScope(shield=True):
             try:
                 await self._close(wait)
+                if self._tasks is not None:
+                    await self._tasks.aclose()
             finally:
                 ended.set()
 

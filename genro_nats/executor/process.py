@@ -34,6 +34,16 @@ class ProcessExecutor(HomedExecutor):
             self._modules[module] = None
         return super()._decorate(function, **stated)
 
+    @property
+    def task_slots(self) -> int:
+        """Tasks that run at the same time: as many as the children have threads."""
+        return self.options.workers * self.options.threads
+
+    @property
+    def has_children(self) -> bool:
+        """Do calls run in other processes, which may die?"""
+        return not self._is_inline()
+
     def _stays_here(self) -> bool:
         return self._home is None and in_child()
 
@@ -47,6 +57,11 @@ class AsyncProcessExecutor(ProcessExecutor):
     """Runs ``concurrency`` async functions at a time in each child; sync ones on threads there."""
 
     kind = "async-process"
+
+    @property
+    def task_slots(self) -> int:
+        """Tasks that run at the same time: all that the children's loops run."""
+        return self.map_concurrency
 
     @property
     def map_concurrency(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
@@ -11,12 +13,13 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
 from genro_nats.codec.functions import find_object
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError, ExecutorError
+from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.pool import ChildPool, PoolPlan
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.work import Work
 from genro_nats.executor.incoming import ItemBuffer, tell_progress
 from genro_nats.executor.wire import CallEncoder, load_reply
-from genro_nats.message import Call, ProgressUpdate
+from genro_nats.message import Call, ProgressUpdate, TaskRun
 
 __all__ = ["ProcessEngine", "initial_call", "pool_plan", "run_named"]
 
@@ -44,6 +47,44 @@ class _LocalWork(Work):
         if not self.outcome.done():
             self.outcome.set_exception(error)
             self.outcome.exception()  # a caller that left does not look at it
+
+
+class _TaskWork(_LocalWork):
+    """An attempt of a task: who keeps it hears of its start, its checkpoints and how it failed."""
+
+    __slots__ = ("_child", "task")
+
+    def __init__(self, *args: Any, task: TaskRun, **kw: Any) -> None:
+        self._child: Child | None = None
+        self.task = task
+        super().__init__(*args, **kw)
+
+    @property
+    def child(self) -> Child | None:
+        """The child that has it."""
+        return self._child
+
+    @child.setter
+    def child(self, child: Child | None) -> None:
+        self._child = child
+        if child is not None:
+            self.task.on_start(child.pid)
+
+    def received(self, kind: int, data: Buffer) -> None:
+        if kind == FrameKind.CHECKPOINT:
+            self.task.on_checkpoint(bytes(decode(data)[0].body))
+            return
+        if kind == FrameKind.ERROR:
+            self.task.failure = _failure(decode(data)[0])
+        super().received(kind, data)
+
+
+def _failure(frame: Frame) -> dict[str, Any]:
+    try:
+        found = json.loads(frame.meta)
+    except ValueError:
+        return {}  # the frame is not from a function, or the child could not say
+    return found if isinstance(found, dict) else {}
 
 
 class ProcessEngine:
@@ -77,13 +118,32 @@ class ProcessEngine:
         timeout = call.timeout
         name, parts = self._encoder.encode(call, inf if timeout is None else timeout)
         deadline = inf if timeout is None else self._loop.time() + timeout
-        work = _LocalWork(call.id, parts, name, deadline=deadline, on_progress=call.on_progress)
+        work = self._work(call, parts, name, deadline)
         self._pool.run(work)
         try:
             return load_reply(await work.outcome)
         except asyncio.CancelledError:
             self._pool.cancel(work, ExecutorError("The call was cancelled."))
             raise
+
+    def _work(self, call: Call, parts: Sequence[Buffer], name: bytes, deadline: float) -> _LocalWork:
+        on_progress, task = call.on_progress, call.task
+        if task is None:
+            return _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+        work = _TaskWork(call.id, parts, name, deadline=deadline, on_progress=on_progress, task=task)
+        task.when_asked(lambda: self._post(self._ask, work))
+        return work
+
+    def _post(self, function: Callable[[Work], object], work: Work) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and its children with it
+            self._loop.call_soon_threadsafe(function, work)
+
+    def _ask(self, work: Work) -> None:
+        """Ask a task's function to end; who asked sees to it that it does."""
+        if work.child is None:
+            self._pool.cancel(work, ExecutorError("The task was cancelled before it began."))
+        else:
+            self._pool.control(work, Frame(FrameKind.CANCEL, work.id))
 
     def stream(self, call: Call) -> ItemBuffer:
         """The items of a generator function."""

@@ -142,7 +142,11 @@ class Threads:
             return await self.step(work, describe(call), call.timeout)
         post = caller_post()
         call.on_progress = partial(post, listener)
-        value = await self.step(work, describe(call), call.timeout)
+        context = describe(call)
+        try:
+            value = await self.step(work, context, call.timeout)
+        finally:
+            context.flush_progress()
         # What the thread posted comes before the value, also when the value was there at once.
         told = Signal()
         post(told.set)

@@ -13,9 +13,9 @@ from genro_nats.codec.exceptions import load_error
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionRef, label, reference
 from genro_nats.errors import CodecError
-from genro_nats.message import Call, ProgressUpdate
+from genro_nats.message import Call, ProgressUpdate, TaskRun
 
-__all__ = ["CallEncoder", "load_progress", "load_reply", "load_value"]
+__all__ = ["CallEncoder", "load_progress", "load_reply", "load_value", "pack"]
 
 
 class CallEncoder:
@@ -55,7 +55,9 @@ class CallEncoder:
             buffers.insert(0, blob)
         if call.on_progress is not None:
             flags |= Flag.PROGRESS
-        meta = json.dumps({"trace": call.trace_id}).encode() if call.trace_id else b""
+        if call.task is not None:
+            flags |= _task_flags(call.task, buffers)
+        meta = _meta(call) if call.trace_id or call.task is not None else b""
         return Frame(
             FrameKind.CALL,
             call.id,
@@ -68,7 +70,36 @@ class CallEncoder:
         )
 
 
+def _task_flags(task: TaskRun, buffers: list[Buffer]) -> int:
+    if task.checkpointed is None:
+        return Flag.TASK
+    buffers.append(task.checkpointed)
+    return Flag.TASK | Flag.CHECKPOINT
+
+
+def _meta(call: Call) -> bytes:
+    facts: dict[str, Any] = {"trace": call.trace_id} if call.trace_id else {}
+    if call.task is not None:
+        facts |= {"id": call.task.id, "attempt": call.task.attempt}
+    return json.dumps(facts).encode()
+
+
+def pack(call: Call) -> None:
+    """Pickle the arguments now, so that nothing that becomes of them later changes the call.
+
+    Raises:
+        CodecError: one of them can't be pickled; the text names it.
+    """
+    if call.packed is None:
+        body, buffers = _arguments(call)
+        call.packed = body, [bytes(b) if isinstance(b, bytes) else bytearray(b) for b in buffers]
+        call.args, call.kwargs, call.carried = (), {}, ()
+
+
 def _arguments(call: Call) -> tuple[bytes, list[Buffer]]:
+    if call.packed is not None:
+        body, buffers = call.packed
+        return body, list(buffers)
     try:
         return values.dumps_call(call.args, call.kwargs, call.carried)
     except CodecError as error:

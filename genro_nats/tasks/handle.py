@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Generic, TypeVar
 
 from genro_nats.tasks.backend import DeadLetter, TaskBackend
@@ -54,7 +54,7 @@ class TaskHandle(Generic[T_co]):
         """
         return await self._backend.cancel(self.id, timeout)
 
-    async def watch(self) -> AsyncIterator[TaskStatus]:
+    async def watch(self) -> AsyncGenerator[TaskStatus, None]:
         """Its status now and after each change, progress included, up to the settled one."""
         source = await self._backend.watch(self.id)
         try:

@@ -30,6 +30,9 @@ from genro_nats.testing.suite.limits import LimitTests
 from genro_nats.testing.suite.maps import MapTests
 from genro_nats.testing.suite.payloads import PayloadTests
 from genro_nats.testing.suite.streams import StreamTests
+from genro_nats.testing.suite.task_ends import CancelTests, DeadLetterTests, RetryTests
+from genro_nats.testing.suite.task_keeping import KeepingTests, OrderTests, ScheduleTests
+from genro_nats.testing.suite.tasks import TaskTests
 
 __all__ = [
     "Can",
@@ -39,6 +42,7 @@ __all__ = [
     "QuickConformance",
     "Running",
     "SuiteBase",
+    "TaskConformance",
     "until",
 ]
 
@@ -62,3 +66,16 @@ class ExecutorConformance(
     ContextTests,
 ):
     """All of it."""
+
+
+@pytest.mark.anyio
+class TaskConformance(
+    TaskTests,
+    RetryTests,
+    CancelTests,
+    DeadLetterTests,
+    OrderTests,
+    KeepingTests,
+    ScheduleTests,
+):
+    """Tasks: the same on every kind, kept in memory or on servers."""

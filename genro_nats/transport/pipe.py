@@ -237,9 +237,10 @@ class Pipe:
     def _finish(self) -> None:
         if self.closed:
             return
-        self._watch_writable(False)
+        if not self._loop.is_closed():
+            self._watch_writable(False)
+            self._loop.remove_reader(self._sock.fileno())
         self.closed = True
-        self._loop.remove_reader(self._sock.fileno())
         self._drop_waiting()
         self._parser.close()
         self._sock.close()

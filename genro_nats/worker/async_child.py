@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +56,7 @@ class AsyncChild:
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._ident = threading.get_ident()
         ended = asyncio.Event()
         self._pipe = Pipe(self._sock, self._received, ended.set)
         self._send(chunks(Frame(FrameKind.HELLO)))
@@ -63,8 +65,11 @@ class AsyncChild:
     def _send(self, parts: list[Buffer]) -> None:
         self._pipe.send(parts)
 
-    def _send_from_thread(self, parts: list[Buffer]) -> None:
-        self._loop.call_soon_threadsafe(self._send, parts)
+    def _send_from_anywhere(self, parts: list[Buffer]) -> None:
+        if threading.get_ident() == self._ident:
+            self._send(parts)  # posted, the last progress would come after the reply
+        else:
+            self._loop.call_soon_threadsafe(self._send, parts)
 
     def _received(self, data: Buffer, ahead: bool) -> None:
         frame, _ = decode(data)
@@ -75,7 +80,7 @@ class AsyncChild:
 
     def _begin(self, frame: Frame) -> None:
         try:
-            call = describe(frame, self._setup.pool, self._setup.address, self._send_from_thread)
+            call = describe(frame, self._setup.pool, self._setup.address, self._send_from_anywhere)
         except DecodeError as error:
             self._send(error_reply(frame, error, time.monotonic()))
             return
@@ -136,7 +141,7 @@ class AsyncChild:
         return value
 
     def _pump_in_thread(self, frame: Frame, opened: Opened, gate: ThreadGate) -> None:
-        pump(frame, as_iterator(_apply(opened)), gate, self._send_from_thread)
+        pump(frame, as_iterator(_apply(opened)), gate, self._send_from_anywhere)
 
     async def _pump(self, frame: Frame, items: AsyncIterator[Any], gate: AsyncGate) -> None:
         if not hasattr(items, "__anext__"):

@@ -1,17 +1,20 @@
 """A child that runs calls on threads: it shares memory between calls, and cancels by asking.
 
 The main thread reads the pipe; each call runs on a pool thread. Cancelling
-turns ``current_call().cancelled`` true; a function that does not look is ended
+turns ``current_call().cancelled`` true and cancels a coroutine; a function that does not look is ended
 by the parent, which kills the whole child once its neighbours are done.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import threading
 import time
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
@@ -37,6 +40,7 @@ class ThreadedChild:
         self._memory = MemoryLimit(setup.max_memory)
         self._writing = threading.Lock()
         self._running: dict[bytes, tuple[CallContext, ThreadGate]] = {}
+        self._cancels: dict[bytes, Callable[[], object]] = {}
         self._threads = ThreadPoolExecutor(setup.slots, thread_name_prefix=setup.pool or "call")
 
     def serve(self) -> None:
@@ -66,6 +70,8 @@ class ThreadedChild:
         elif frame.kind == FrameKind.CANCEL:
             call.cancel()
             gate.close()
+            with contextlib.suppress(KeyError, RuntimeError):  # it is no coroutine, or has just ended
+                self._cancels[frame.id]()
 
     def _send(self, parts: list[Buffer]) -> None:
         with self._writing:
@@ -93,5 +99,18 @@ class ThreadedChild:
             context.run(pump, frame, as_iterator(value), gate, self._send)
             return None
         if inspect.iscoroutine(value):
-            return context.run(asyncio.run, value)
+            return context.run(asyncio.run, self._cancellable(frame.id, call, value))
         return value
+
+    async def _cancellable(self, id: bytes, call: CallContext, value: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine that a CANCEL frame, which another thread reads, can cancel."""
+        running = asyncio.current_task()
+        assert running is not None
+        self._cancels[id] = partial(asyncio.get_running_loop().call_soon_threadsafe, running.cancel)
+        try:
+            if call.cancelled:
+                value.close()
+                raise asyncio.CancelledError
+            return await value
+        finally:
+            self._cancels.pop(id, None)

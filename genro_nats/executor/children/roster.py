@@ -145,9 +145,8 @@ class Roster:
         if children and not self._loop.is_closed():
             for task in self._tasks:
                 task.cancel()
-            for child in children:
-                child.close()
         for child in children:
+            child.close()
             child.close_tokens()
 
     # -- one child ----------------------------------------------------------

@@ -33,6 +33,8 @@ class Can(StrEnum):
     INITIALISE = "run an initializer given to the executor"
     TAKE_LIMITS = "take limits of its own (max_pending, overload)"
     SHOW_METRICS = "count its calls"
+    QUEUE_TASKS = "keep a task waiting that is due"
+    LOSE_CHILDREN = "survive the death of the process that runs a call"
 
 
 class SuiteBase:
@@ -94,6 +96,10 @@ class Marks:
     def size(self, name: str) -> int:
         """Bytes in the mark; 0 without it."""
         return (self._path / name).stat().st_size if self.has(name) else 0
+
+    def text(self, name: str) -> str:
+        """What the mark says; "" without it."""
+        return (self._path / name).read_text() if self.has(name) else ""
 
     def all(self, pattern: str) -> list[Path]:
         """The marks whose names match."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 
 import anyio
 
+from genro_nats.errors import Retry
 from genro_nats.message import current_call
 
 LIMIT = 15.0  # seconds after which a held call ends by itself
@@ -290,3 +292,59 @@ def watch_cancelled(directory: str) -> None:
         time.sleep(0.002)
     if current_call().cancelled:
         Path(directory, "told").touch()
+
+
+# -- tasks ------------------------------------------------------------------
+
+
+def note(directory: str, name: str) -> str:
+    """Adds a line to the file ``order``."""
+    with Path(directory, "order").open("a") as file:
+        file.write(f"{name}\n")
+    return name
+
+
+def fail_before(attempt: int) -> tuple[int, str]:
+    """Raises ValueError in every attempt before that one."""
+    call = current_call()
+    if call.attempt < attempt:
+        raise ValueError(f"attempt {call.attempt}")
+    return call.attempt, call.id
+
+
+def go_on(steps: int) -> list[int]:
+    """One step an attempt; each goes on from where the last one left."""
+    call = current_call()
+    done = [*(call.checkpointed or []), call.attempt]
+    call.checkpoint(done)
+    if len(done) < steps:
+        raise ValueError(f"{len(done)} of {steps}")
+    return done
+
+
+def later(delay: float) -> int:
+    """Asks once to be tried again after that time."""
+    call = current_call()
+    if call.attempt == 1:
+        raise Retry(delay=delay)
+    return call.attempt
+
+
+def die(directory: str, times: int) -> int:
+    """Takes its process with it, so many times; then says which attempt this is."""
+    append(directory, "deaths")
+    if Path(directory, "deaths").stat().st_size <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return current_call().attempt
+
+
+def report_often(count: int) -> int:
+    """Much progress in little time; the last one is told in any case."""
+    for number in range(count):
+        current_call().progress((number + 1) / (count + 1), f"step {number + 1}")
+    return count
+
+
+async def report_and_hold(directory: str) -> str:
+    current_call().progress(0.5, "half", {"page": 1})
+    return await hold_async(directory)

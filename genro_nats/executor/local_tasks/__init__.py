@@ -1,0 +1,9 @@
+"""Tasks of local pools, kept in the memory of this process.
+
+::
+
+    LocalTasks ─▶ Store    records by id, key and state; the queues; under one lock
+               ─▶ Attempts runs what is due, one attempt at a time, through the pool
+               ─▶ Recurring schedules; each run is a task of its own
+               ─▶ Clock    the event loop in which attempts and timers live
+"""

@@ -1,0 +1,125 @@
+"""What follows when an attempt of a task ends: a pure decision on what it raised."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from genro_nats.codec.functions import label
+from genro_nats.errors import (
+    CallTimeoutError,
+    ExecutorClosedError,
+    RemoteTraceback,
+    Retry,
+    TaskFailedError,
+    WorkerLostError,
+)
+from genro_nats.message import Call
+from genro_nats.tasks.retry import GiveUp, RetryAfter, RetryPolicy, after_death, after_failure, type_names
+
+__all__ = ["Again", "Cause", "Over", "cause_of", "closed_reason", "error_text", "follows", "pool_ended"]
+
+_MAX_TEXT: Final = 2000  # characters of an error's text in a status
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why an attempt ended without a value.
+
+    ``death``: its child, or the event loop that held the children, ended. ``late``: it overran its
+    timeout. Else the function raised ``error``, of the classes ``types``, and asked to be
+    tried again after ``retry`` seconds, if it did.
+    """
+
+    error: BaseException
+    death: bool = False
+    late: bool = False
+    types: tuple[str, ...] = ()
+    retry: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Run it again after ``delay`` seconds."""
+
+    delay: float
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """It has failed for good: ``error`` is what its ``result`` raises."""
+
+    reason: str
+    error: BaseException
+
+
+def cause_of(error: BaseException, call: Call, *, has_children: bool) -> Cause:
+    """Tell the function's own exceptions from those of the pool that ran it."""
+    ended = isinstance(error, WorkerLostError | ExecutorClosedError)
+    if ended and has_children and not _from_function(error):
+        return Cause(error, death=True)
+    failure = {} if call.task is None else call.task.failure
+    late = isinstance(error, CallTimeoutError) and not failure and _is_deadline(error, call)
+    types = tuple(failure.get("types", ())) or type_names(type(error))
+    return Cause(error, late=late, types=types, retry=_asked(error, failure))
+
+
+def follows(
+    cause: Cause, policy: RetryPolicy, *, task_id: str, failures: int, deaths: int, draw: float
+) -> Again | Over:
+    """Is it run again? ``failures`` and ``deaths`` count this attempt already; ``draw``: from 0 to 1."""
+    if cause.death:
+        verdict = after_death(deaths)
+    else:
+        verdict = after_failure(policy, failures, cause.types, draw=draw, asked=cause.retry)
+    if isinstance(verdict, RetryAfter):
+        return Again(verdict.delay)
+    return _over(cause, verdict, task_id)
+
+
+def _over(cause: Cause, verdict: GiveUp, task_id: str) -> Over:
+    if not (cause.death or cause.late):
+        return Over(verdict.reason, cause.error)
+    reason = verdict.reason if cause.death else f"overran its deadline: {cause.error}"
+    failed = TaskFailedError(f"Task {task_id} failed: {reason}", task_id=task_id, reason=reason)
+    failed.__cause__ = cause.error
+    return Over(reason, failed)
+
+
+def error_text(error: BaseException) -> str:
+    """An exception in a status: its class and its text."""
+    try:
+        text = str(error)[:_MAX_TEXT]
+    except Exception:
+        text = "(its text can't be shown)"
+    return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
+
+
+def closed_reason(pool: str) -> str:
+    """Why tasks end when their pool does."""
+    return f"executor '{pool}', which kept it in memory, was shut down"
+
+
+def _asked(error: BaseException, failure: dict[str, Any]) -> float | None:
+    if failure.get("retry") is not None:
+        return float(failure["retry"])
+    return float(error.fields.get("delay", 0.0)) if isinstance(error, Retry) else None
+
+
+def _is_deadline(error: CallTimeoutError, call: Call) -> bool:
+    return error.fields.get("function") == label(call.function) and not _from_function(error)
+
+
+def _from_function(error: BaseException) -> bool:
+    """Did it come out of the function, in a child?"""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, RemoteTraceback):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    return False
+
+
+def pool_ended(error: BaseException) -> bool:
+    """Was the pool shut down under it?"""
+    return isinstance(error, ExecutorClosedError) and not _from_function(error)
