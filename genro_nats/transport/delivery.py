@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from genro_nats.errors import DeliveryForgottenError, StreamError, StreamUnavailableError
+from genro_nats.errors import ConnectionLostError, DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
 from genro_nats.transport.nats import Message
 
@@ -111,6 +112,14 @@ class Delivery:
         moments of hearing this forgets it, and ``ack_wait`` counts.
         """
         await self._say(nak_body(delay))
+
+    def nak_now(self, delay: float = 0.0) -> None:
+        """As ``nak`` within this turn of the loop, unless too much waits to be sent or there is no server.
+
+        Then the message comes again after ``ack_wait``.
+        """
+        with contextlib.suppress(ConnectionLostError):
+            self._js.connection.publish_now(self._reply, nak_body(delay))
 
     async def in_progress(self) -> None:
         """It is being worked on: the whole ``ack_wait`` begins again."""
