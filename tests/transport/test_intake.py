@@ -69,10 +69,10 @@ async def taking(
     handler: Callable[[Delivery], object],
     slots: int,
     heartbeat: float = 0.5,
-    **options: float,
+    expires: float = 30.0,
 ) -> AsyncIterator[Intake]:
     inbox = f"test.intake.{new_id().hex()}."
-    intake = Intake(js, name, LEVELS, inbox, handler, heartbeat=heartbeat, **options)
+    intake = Intake(js, name, LEVELS, inbox, handler, heartbeat=heartbeat, expires=expires)
     intake.add_slots(slots) if slots else None
     await intake.start()
     try:
@@ -175,6 +175,17 @@ async def test_no_more_than_the_slots_and_what_comes_beyond_goes_back(js: JetStr
         assert [m.data.decode().split(".")[0] for m in held[3:]] == ["high"] * 20 + ["normal"] * 10
         # Those that went back come first again.
         assert sorted(int(m.data.decode().split(".")[1]) for m in held[3:23]) == list(range(20))
+
+
+async def test_a_lower_one_waits_until_it_is_known_that_there_is_no_higher_one(js: JetStream) -> None:
+    name = await levels(js)
+    held: list[Delivery] = []
+    async with taking(js, name, held.append, 4) as intake:
+        await idle(js, name, intake)
+        intake._lanes[1].returned()  # as if one had just gone back
+        await fill(js, name, "low", [0])
+        await until(lambda: held)
+        assert intake.returned >= 1
 
 
 async def test_fewer_slots(js: JetStream) -> None:
