@@ -9,6 +9,8 @@ pool's subject::
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
+    P.bulk.X.*            to one owner or puller of large payloads: pulls to
+                          ``owner``, chunks to the pull's id
     P.pull.W.N.>          to one puller of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
 """
@@ -17,7 +19,15 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["QUEUE_GROUP", "PoolSubjects", "caller_inbox", "pool_subjects", "pull_inbox", "worker_inbox"]
+__all__ = [
+    "QUEUE_GROUP",
+    "PoolSubjects",
+    "bulk_inbox",
+    "caller_inbox",
+    "pool_subjects",
+    "pull_inbox",
+    "worker_inbox",
+]
 
 QUEUE_GROUP: Final = "workers"
 
@@ -42,6 +52,11 @@ def caller_inbox(prefix: str, caller: str) -> str:
 def worker_inbox(prefix: str, worker: str) -> str:
     """Where one worker hears."""
     return f"{prefix}.worker.{worker}"
+
+
+def bulk_inbox(prefix: str, peer: str) -> str:
+    """Where one side hears of large payloads; append ``owner`` or a pull's id in hex, or ``*`` to subscribe."""
+    return f"{prefix}.bulk.{peer}."
 
 
 def pull_inbox(prefix: str, worker: str, consumer: str) -> str:

@@ -56,6 +56,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         blob, buffers = bytes(buffers[0]), buffers[1:]
     function = cache.get(frame.name, blob)
     packed = values.loads(frame.body, buffers)
+    frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
         args, kwargs, *carried = packed
         return Opened(function, args, kwargs, carried[0] if carried else [])
