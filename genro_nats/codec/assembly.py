@@ -32,30 +32,25 @@ class FrameAssembly:
     def __init__(self, size: int) -> None:
         self._size = size
         self._fields = self._layout()
-        self._field = next(self._fields)
+        self._field: _Field | None = next(self._fields)
 
     def write(self, piece: memoryview) -> None:
         """The next bytes. Raises DecodeError when they can't belong to such a frame."""
         at = 0
         while at < len(piece):
             field = self._field
+            if field is None:
+                raise DecodeError(f"A frame of {self._size} bytes, and more bytes behind it.")
             end = at + field.missing
             field.memory.write(piece[at:end])
             field.missing -= min(end, len(piece)) - at
             at = end
-            while not self._field.missing and self._next():
-                pass
+            while self._field is not None and not self._field.missing:
+                self._field = next(self._fields, None)
 
     def frame(self) -> Frame:
         """The frame, once all of it has been written."""
         return self._frame
-
-    def _next(self) -> bool:
-        field = next(self._fields, None)
-        if field is None:
-            return False
-        self._field = field
-        return True
 
     def _layout(self) -> Iterator[_Field]:
         """The fields of the frame, one after the other; each is filled before the next is asked for."""
@@ -81,7 +76,6 @@ class FrameAssembly:
             found.append(field.bytes() if entry & READ_ONLY else field.memory.getbuffer())
         self._frame = _decoded(start, rest.bytes(), body.bytes(), n_name, n_meta)
         self._frame.buffers = found
-        yield _Field(-1)  # never filled: what is written now is too much
 
 
 class _Field:

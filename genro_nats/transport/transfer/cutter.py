@@ -36,6 +36,7 @@ class Cutter(asyncio.BufferedProtocol):
         self._end = 0
         self._feed: Feed | None = None
         self._left = 0  # bytes of the present payload still to come, its CRLF included
+        self._amid = False  # what comes is the rest of a long line
         self._passing = False  # the present payload is nats-py's
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -71,9 +72,13 @@ class Cutter(asyncio.BufferedProtocol):
         limit = min(end, at + _LONGEST_LINE)
         line, ending, _ = bytes(self._room[at:limit]).partition(b"\r\n")
         if not ending:
-            return self._pass_on(at, end) if limit < end else at
+            if limit == end:
+                return at
+            self._amid = True
+            return self._pass_on(at, limit - 1)  # its last byte may be half of the ending
         size = len(line) + 2
-        if not line.startswith((b"MSG ", b"HMSG ")):
+        amid, self._amid = self._amid, False
+        if amid or not line.startswith((b"MSG ", b"HMSG ")):
             return self._pass_on(at, at + size)
         words = line.split(b" ")
         length = int(words[-1])
