@@ -34,7 +34,7 @@ class Held:
         self.left = chunks
         self.open = asyncio.Event()
         self._send: Callable[..., Any] = transfer.line.send
-        transfer.line.send = self._maybe  # type: ignore[method-assign]
+        transfer.line.send = self._maybe  # type: ignore[method-assign, assignment]
 
     async def _maybe(self, *args: Any) -> None:
         self.left -= 1
@@ -128,7 +128,7 @@ async def test_the_owner_sends_no_more_than_was_granted(side: Side) -> None:
     async def send(subject: str, pull: bytes, offset: int, pieces: object, length: int) -> None:
         sent.append(length)
 
-    owner.line.send = send  # type: ignore[method-assign, assignment]
+    owner.line.send = send  # type: ignore[method-assign]
     name = owner.line.pull_subject(bytes(16)).encode()
     owner.owner.pull(Frame(FrameKind.PULL, bytes(16), name, body=PULL.pack(reference.payload, 0, 1_000_000)))
     await until(lambda: sum(sent) == 1_000_000)
@@ -179,7 +179,7 @@ async def test_a_lost_connection_resumes_where_it_was(side: Side, which: str) ->
     await until(lambda: held.left < 0)
     for name, transfer in (("owner", owner), ("puller", puller)):
         if which in (name, "both"):
-            transfer.line.connection._client._transport.close()  # type: ignore[union-attr, no-untyped-call]
+            transfer.line.connection._client._transport.close()  # type: ignore[union-attr]
     held.open.set()
     await asyncio.wait_for(task, 8)
     assert sink.getvalue() == data
