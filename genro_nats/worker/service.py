@@ -211,6 +211,7 @@ class PoolService:
         self._works[head.id] = work
         self._bytes += work.size
         if reference is not None:
+            work.large = True
             work.pulling = self._loop.create_task(self._pull(work, reference, message.data))
         else:
             self.children.run(work)

@@ -95,7 +95,7 @@ class ChildPool:
                 self._expired(work, seconds)
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
-        work.short = not work.stream and self._short.is_short(work.key)
+        work.short = not work.stream and not work.large and self._short.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
             self.queue.append(work)
@@ -218,7 +218,7 @@ class ChildPool:
             running.received(kind, data)
 
     def _answered(self, work: Work, head: Head, data: Buffer) -> None:
-        if not work.stream:
+        if not work.stream and not work.large:
             self._short.record(work.key, head.seconds)
         if not work.done:
             self._settle(work)

@@ -22,7 +22,7 @@ class Work:
     short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
     """
 
-    __slots__ = ("child", "deadline", "done", "id", "key", "parts", "short", "stream", "timer")
+    __slots__ = ("child", "deadline", "done", "id", "key", "large", "parts", "short", "stream", "timer")
 
     def __init__(
         self, id: bytes, parts: Parts, key: bytes, *, deadline: float = inf, stream: bool = False
@@ -32,6 +32,7 @@ class Work:
         self.key = key
         self.deadline = deadline
         self.stream = stream
+        self.large = False  # it takes long to open and answer, whatever its function does
         self.short = False
         self.done = False
         self.child: Child | None = None

@@ -65,6 +65,8 @@ class Cutter(asyncio.BufferedProtocol):
             if useful > 0:
                 self._feed(self._room[at : at + useful])
         self._left -= count
+        if not self._left:
+            self._feed = None  # it may hold the memory of what has ended
         return at + count
 
     def _line(self, at: int, end: int) -> int:
