@@ -113,8 +113,7 @@ class Replies:
         except Exception as error:
             self._broken(pending, error)
         else:
-            pending.pulling = None
-            self._deliver(pending, frame)
+            pending.backlog.appendleft(frame)
         finally:
             pending.pulling = None
             if announced.kind in _OUTCOMES:

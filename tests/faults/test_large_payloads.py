@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 
 from genro_nats import CallTimeoutError, NatsExecutor, WorkerLostError
+from genro_nats.bench.processes import family
 from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode, encode, size
 from genro_nats.codec.reference import Reference, refer
 from genro_nats.executor.wire import CallEncoder
@@ -21,7 +24,7 @@ from genro_nats.transport.subjects import pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.runner import value_reply
 from tests.faults import jobs
-from tests.faults.conftest import Fleet, Notes, until
+from tests.faults.conftest import Fleet, Notes, Worker, until
 from tests.transport.test_transfer import Held
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +101,37 @@ async def test_the_caller_frees_what_it_kept(narrow: Fleet) -> None:
     datas = [os.urandom(2_000_000 + n) for n in range(6)]
     assert await asyncio.gather(*(pool(jobs.echo_note)(os.devnull, d) for d in datas)) == datas
     assert kept(pool) == 0
+
+
+def shared_memory(worker: Worker) -> int:
+    """Anonymous files that the worker's processes hold or map."""
+    found = 0
+    for pid in family(worker.process.pid):
+        with contextlib.suppress(OSError):
+            found += Path(f"/proc/{pid}/maps").read_text().count("memfd:genro-nats")
+            found += sum("memfd:genro-nats" in str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+async def test_the_worker_frees_what_it_held(narrow: Fleet, notes: Notes) -> None:
+    worker = await narrow.worker()
+    pool = narrow.caller(timeout=10)
+    data = os.urandom(1 << 20) * 20
+    assert await pool.submit(jobs.echo_note, notes.path, data) == data
+    await until(lambda: shared_memory(worker) == 0, 3)
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: held.left < 0)
+    assert shared_memory(worker) > 0
+    call.cancel()
+    await until(lambda: shared_memory(worker) == 0, 3)
+    held.open.set()
+    held.left = 10**6
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: transfer_of(pool)._puller._pulls)
+    call.cancel()
+    await until(lambda: shared_memory(worker) == 0, 3)
 
 
 async def test_cancelled_while_its_arguments_are_pulled(shared_fleet: Fleet, notes: Notes) -> None:

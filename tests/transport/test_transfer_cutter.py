@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 
 from genro_nats.transport.transfer.cutter import HEAD, Cutter, Feed
+
+pytestmark = pytest.mark.anyio
 
 
 class Inner:
@@ -18,6 +21,26 @@ class Inner:
 
     def data_received(self, data: bytes) -> None:
         self.got += data
+
+
+class Transport:
+    """What a cutter asks of the connection's transport."""
+
+    resting = False
+
+    def pause_reading(self) -> None:
+        self.resting = True
+
+    def resume_reading(self) -> None:
+        self.resting = False
+
+    def is_closing(self) -> bool:
+        return False
+
+
+def cutting(inner: Inner, taken: Taken) -> tuple[Any, Transport]:
+    transport: Any = Transport()
+    return Cutter(transport, inner, {7: taken}), transport
 
 
 class Taken:
@@ -35,7 +58,7 @@ class Taken:
         return payload.extend
 
 
-def push(cutter: Cutter, data: bytes, rng: random.Random) -> None:
+def push(cutter: Any, data: bytes, rng: random.Random) -> None:
     at = 0
     while at < len(data):
         room = cutter.get_buffer(-1)
@@ -52,7 +75,7 @@ def message(sid: int, payload: bytes, reply: str = "") -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_any_cut(seed: int) -> None:
+async def test_any_cut(seed: int) -> None:
     rng = random.Random(seed)
     data, others, chosen = bytearray(), bytearray(), []
     for _ in range(rng.choice((1, 5, 40))):
@@ -72,15 +95,27 @@ def test_any_cut(seed: int) -> None:
         others += piece
         data += piece
     inner, taken = Inner(), Taken()
-    push(Cutter(inner, {7: taken}), bytes(data), rng)
+    push(cutting(inner, taken)[0], bytes(data), rng)
     assert inner.got == others
     assert taken.payloads == chosen
 
 
-def test_a_payload_that_is_not_wanted_is_skipped() -> None:
+async def test_a_payload_that_is_not_wanted_is_skipped() -> None:
     inner, taken = Inner(), Taken()
-    cutter: Any = Cutter(inner, {7: taken})
+    cutter, _ = cutting(inner, taken)
     rng = random.Random(1)
     push(cutter, message(7, b"skip" + bytes(100_000)) + message(7, b"x" * 60) + b"PING\r\n", rng)
     assert taken.payloads == [b"x" * 60]
     assert inner.got == b"PING\r\n"
+
+
+async def test_others_get_their_turn() -> None:
+    """uvloop reads on as long as there is something to read: after a while the cutter stops it."""
+    cutter, transport = cutting(Inner(), Taken())
+    data = message(7, bytes(200_000))
+    push(cutter, data, random.Random(1))
+    assert not transport.resting
+    push(cutter, data, random.Random(2))
+    assert transport.resting
+    await asyncio.sleep(0)
+    assert not transport.resting

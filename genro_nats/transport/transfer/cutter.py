@@ -15,6 +15,7 @@ __all__ = ["HEAD", "Cutter", "Feed", "Taker"]
 
 HEAD: Final = 48  # bytes of a payload that a taker is shown at once: a frame's header
 _ROOM: Final = 256 * 1024
+_AT_ONCE: Final = 256 * 1024  # bytes received in one turn of the loop, more or less
 _LONGEST_LINE: Final = 8 * 1024  # bytes; a server sends at most 4 KiB, but for INFO, which nats-py gets
 
 Feed = Callable[[memoryview], None]
@@ -29,13 +30,17 @@ class Cutter(asyncio.BufferedProtocol):
     ``inner`` is the protocol that nats-py reads and writes with.
     """
 
-    def __init__(self, inner: Any, takers: dict[int, Taker]) -> None:
+    def __init__(self, transport: asyncio.Transport, inner: Any, takers: dict[int, Taker]) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
         self._inner = inner
         self.takers = takers
         self._room = memoryview(bytearray(_ROOM))
         self._end = 0
         self._feed: Feed | None = None
         self._left = 0  # bytes of the present payload still to come, its CRLF included
+        self._turn = 0  # bytes received in this turn of the loop
+        self._resting = False
         self._amid = False  # what comes is the rest of a long line
         self._passing = False  # the present payload is nats-py's
 
@@ -43,6 +48,7 @@ class Cutter(asyncio.BufferedProtocol):
         return self._room[self._end :]
 
     def buffer_updated(self, nbytes: int) -> None:
+        self._count(nbytes)
         end = self._end + nbytes
         at = 0
         while at < end:
@@ -54,6 +60,22 @@ class Cutter(asyncio.BufferedProtocol):
         if rest and at:
             self._room[:rest] = bytes(self._room[at:end])
         self._end = rest
+
+    def _count(self, nbytes: int) -> None:
+        """Leave the loop to others after some bytes: uvloop would go on as long as there is something to read."""
+        if not self._turn:
+            self._loop.call_soon(self._next_turn)
+        self._turn += nbytes
+        if self._turn >= _AT_ONCE and not self._resting:
+            self._resting = True
+            self._transport.pause_reading()
+
+    def _next_turn(self) -> None:
+        self._turn = 0
+        if self._resting:
+            self._resting = False
+            if not self._transport.is_closing():
+                self._transport.resume_reading()
 
     def _payload(self, at: int, end: int) -> int:
         """Deal with payload bytes from ``at``; where they end."""

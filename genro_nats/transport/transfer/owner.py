@@ -48,6 +48,10 @@ class _Payload:
         self.once = once
         self.serving: _Serving | None = None
 
+    def free(self) -> None:
+        """Let go of the bytes, whoever still knows this object."""
+        self._parts.clear()
+
     def pieces(self, at: int, end: int) -> list[memoryview]:
         """The bytes from ``at`` to ``end``, not copied."""
         found = []
@@ -108,6 +112,7 @@ class Owner:
         payload = self._payloads.pop(id, None)
         if payload is not None:
             self._end(payload)
+            payload.free()
 
     def delivered(self, id: bytes) -> bool:
         """May somebody have the whole payload? True also for one that was dropped."""
@@ -200,13 +205,15 @@ class Owner:
         while True:
             await self._work.wait()
             while self._turns:
-                serving = self._turns.popleft()
-                serving.queued = False
-                if serving.at < serving.limit:
-                    await self._send_chunk(serving)
-                    self._queue(serving)
-                    await asyncio.sleep(0)  # small calls get their turn
+                await self._turn(self._turns.popleft())
+                await asyncio.sleep(0)  # small calls get theirs
             self._work.clear()
+
+    async def _turn(self, serving: _Serving) -> None:
+        serving.queued = False
+        if serving.at < serving.limit:
+            await self._send_chunk(serving)
+            self._queue(serving)
 
     async def _send_chunk(self, serving: _Serving) -> None:
         payload, at = serving.payload, serving.at

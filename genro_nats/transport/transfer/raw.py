@@ -28,7 +28,7 @@ def cut(client: Client, number: int, taker: Taker) -> None:
     if isinstance(present, Cutter):
         present.takers[number] = taker
     elif not client._ps.buf:  # else nats-py is amid a line, and has to read on
-        writer.transport.set_protocol(Cutter(present, {number: taker}))
+        writer.transport.set_protocol(Cutter(writer.transport, present, {number: taker}))
 
 
 def take_whole(data: Buffer, taker: Taker) -> None:
