@@ -243,6 +243,28 @@ async def test_a_hostile_owner(
     assert await pulled(puller, (await side()).owner.offer([b"x" * 50])) == b"x" * 50  # it serves on
 
 
+async def test_late_chunks_of_an_earlier_question(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credit, "ASK_AGAIN", 0.2)
+    owner, puller = await side(), await side()
+    data = os.urandom(1000)
+    asked: list[Frame] = []
+    answers: list[asyncio.Task[None]] = []
+
+    async def answer() -> None:
+        for frame in asked:  # what the first question asked for comes only now
+            await owner.line.send(frame.name.decode(), frame.id, 0, [data[:600]], 600)
+        await owner.line.send(asked[1].name.decode(), asked[1].id, 600, [data[600:]], 400)
+
+    def heard(frame: Frame) -> None:
+        if frame.kind == FrameKind.PULL:
+            asked.append(frame)
+            if len(asked) == 2:
+                answers.append(asyncio.create_task(answer()))
+
+    owner.line.on_frame = heard
+    assert await pulled(puller, Reference(bytes(16), 1000, owner.line.owner_subject)) == data
+
+
 async def test_a_sink_that_fails(side: Side) -> None:
     owner, puller = await side(), await side()
 
