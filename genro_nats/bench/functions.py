@@ -6,7 +6,7 @@ import os
 import time
 from typing import TypeVar
 
-__all__ = ["echo", "echo_async", "gated", "long_sleep", "short_sleep", "timed_sleep"]
+__all__ = ["echo", "echo_async", "echo_large", "gated", "long_sleep", "short_sleep", "timed_sleep"]
 
 T = TypeVar("T")
 Interval = tuple[int, float, float]
@@ -14,6 +14,11 @@ Interval = tuple[int, float, float]
 
 def echo(value: T) -> T:
     """The value itself."""
+    return value
+
+
+def echo_large(value: T) -> T:
+    """``echo`` under another name, so that a pool can tell large calls from small ones."""
     return value
 
 
