@@ -99,10 +99,13 @@ class HomedExecutor(Pool):
 
     async def _settle(self) -> Home:
         """A home whose engine has started. Raises what prevented its start, to all who wait for it."""
-        home = self._found_home()
-        await home.started.wait()
-        self._raise_failure(home)
-        return home
+        while True:
+            home = self._found_home()
+            await home.started.wait()
+            self._raise_failure(home)
+            if not home.ending:
+                return home
+            await home.ended.wait()
 
     def _raise_failure(self, home: Home) -> None:
         if home.error is not None:

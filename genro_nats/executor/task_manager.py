@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, overload
 
@@ -206,7 +206,7 @@ class SubmittedTask(TaskHandle[T_co]):
         await self
         return await super().cancel(timeout)
 
-    async def watch(self) -> AsyncIterator[TaskStatus]:
+    async def watch(self) -> AsyncGenerator[TaskStatus, None]:
         """As ``TaskHandle.watch``, once it is stored."""
         await self
         async for status in super().watch():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Generic, TypeVar
 
 from genro_nats.tasks.backend import DeadLetter, TaskBackend
@@ -54,8 +54,11 @@ class TaskHandle(Generic[T_co]):
         """
         return await self._backend.cancel(self.id, timeout)
 
-    async def watch(self) -> AsyncIterator[TaskStatus]:
-        """Its status now and after each change, progress included, up to the settled one."""
+    async def watch(self) -> AsyncGenerator[TaskStatus, None]:
+        """Its status now and after each change, progress included, up to the settled one.
+
+        One that is left early should be closed: ``async with contextlib.aclosing(task.watch())``.
+        """
         source = await self._backend.watch(self.id)
         try:
             while True:

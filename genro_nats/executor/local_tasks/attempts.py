@@ -111,7 +111,7 @@ class Attempts:
     # -- running ------------------------------------------------------------
 
     def _kick(self) -> None:
-        if not self._posted and len(self._running) < self._slots:
+        if self._store.queued and not self._posted and len(self._running) < self._slots:
             self._posted = True
             self._clock.post(self._dispatch)
 
@@ -228,7 +228,7 @@ class Attempts:
         self._settle(record, TaskState.COMPLETED)
 
     def _raised(self, record: Record, call: Call, error: BaseException) -> None:
-        if self._pool.closing and pool_ended(error):
+        if self._pool.closing and (pool_ended(error) or is_cancellation(error)):
             self.cancelled(record, closed_reason(self._pool.name))
         elif is_cancellation(error):
             self.cancelled(record, "the event loop that ran it ended")
@@ -243,7 +243,8 @@ class Attempts:
 
     def _failed(self, record: Record, cause: Cause) -> None:
         record.deaths += cause.death
-        record.failures += not cause.death
+        record.moves += cause.move
+        record.failures += not (cause.death or cause.move)
         options = record.request.options
         verdict = follows(
             cause,
@@ -251,6 +252,7 @@ class Attempts:
             task_id=record.status.id,
             failures=record.failures,
             deaths=record.deaths,
+            moves=record.moves,
             draw=random.random(),
         )
         text = error_text(cause.error)

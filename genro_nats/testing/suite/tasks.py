@@ -38,7 +38,7 @@ class TaskBase(SuiteBase):
     ) -> TaskHandle[Any]:
         """Enqueue it so that it runs beside the test."""
         made: Function[..., Any] = pool(function)
-        return await made.options(**{**self.beside, **options}).enqueue(*args)  # type: ignore[misc]
+        return await made.options(**{**self.beside, **options}).enqueue(*args)
 
     async def reach(self, task: TaskHandle[Any], *states: TaskState) -> TaskStatus:
         """Wait until it is in one of the states."""
