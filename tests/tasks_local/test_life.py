@@ -130,7 +130,7 @@ def test_a_task_outlives_the_loop_that_enqueued_it(tmp_path: Any, kind: str) -> 
 
 
 def test_a_task_outlives_a_loop_that_is_closed_without_a_word(tmp_path: Any) -> None:
-    pool = ProcessExecutor("pool", max_workers=1)
+    pool = ProcessExecutor("pool", max_workers=1, spares=0)
     marks = Marks(tmp_path)
     loop = asyncio.new_event_loop()
 
