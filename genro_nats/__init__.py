@@ -133,9 +133,7 @@ _MODULES = {name: module for module, names in _ROOMS.items() for name in names}
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("genro-nats")
+        value: Any = _version()
     elif name in __all__:
         from importlib import import_module
 
@@ -144,6 +142,16 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _version() -> str:
+    """The version; "0+unknown" for a copy of the package that was not installed, and so has no metadata."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("genro-nats")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def __dir__() -> list[str]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Final
+
+from genro_nats.worker import setup
 
 __all__ = ["MEMORY", "cpu_seconds", "family", "memory", "resident"]
 
@@ -40,8 +41,7 @@ def cpu_seconds(pid: int) -> float:
 def resident(pid: int) -> int:
     """Bytes of memory that a process holds."""
     if _LINUX:
-        pages = int(Path(f"/proc/{pid}/statm").read_bytes().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return setup.resident(pid)
     return int(_ps("-o", "rss=", "-p", str(pid)) or 0) * 1024
 
 

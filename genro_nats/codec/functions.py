@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import MAX_NAME
-from genro_nats.errors import CodecError, FunctionNotFoundError
+from genro_nats.errors import CodecError, ExecutorError, FunctionNotFoundError
 
 __all__ = [
     "FunctionCache",
@@ -22,6 +22,7 @@ __all__ = [
     "find_object",
     "importable",
     "label",
+    "not_a_generator",
     "reference",
     "resolve",
     "stable_name",
@@ -207,3 +208,10 @@ class FunctionCache:
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
         return found
+
+
+def not_a_generator(produced: Any) -> ExecutorError:
+    """The error for ``stream`` of a function that is no generator function, wherever it ran."""
+    return ExecutorError(
+        f"stream() needs a generator function; this one returned {type(produced).__qualname__}. Use a plain call."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import OrderedDict
 from enum import Enum, auto
 
 from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorOverloadError
@@ -60,7 +60,7 @@ class Slots:
         self._limit = limit
         self._may_wait = may_wait
         self._lock = threading.Lock()
-        self._waiters: deque[Waiter] = deque()
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()  # they leave from anywhere in the line
         self._closed = False
         self._taken = 0
 
@@ -96,7 +96,7 @@ class Slots:
                 return None
             if decision is Decision.WAIT:
                 waiter = Waiter()
-                self._waiters.append(waiter)
+                self._waiters[waiter] = None
                 return waiter
         raise self._closed_error() if decision is Decision.CLOSED else overload_error(self._name, self._limit)
 
@@ -134,7 +134,7 @@ class Slots:
     def release(self) -> None:
         """Give a slot back: to the first who waits, if anybody does."""
         with self._lock:
-            first = self._waiters.popleft() if self._waiters else None
+            first = self._waiters.popitem(last=False)[0] if self._waiters else None
             if first is None:
                 self._taken -= 1
                 return
@@ -145,7 +145,7 @@ class Slots:
         """Admit nobody any more; those who wait get ExecutorClosedError."""
         with self._lock:
             self._closed = True
-            waiters, self._waiters = self._waiters, deque()
+            waiters, self._waiters = self._waiters, OrderedDict()
         for waiter in waiters:
             waiter.signal.set()
 
@@ -156,8 +156,7 @@ class Slots:
     def _leave(self, waiter: Waiter) -> None:
         with self._lock:
             admitted = waiter.admitted
-            if not admitted and waiter in self._waiters:
-                self._waiters.remove(waiter)
+            self._waiters.pop(waiter, None)
         if admitted:
             self.release()
 

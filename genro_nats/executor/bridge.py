@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import sys
 import threading
 from asyncio import events
@@ -22,6 +23,8 @@ __all__ = [
     "backend",
     "caller_post",
     "context_elsewhere",
+    "current_task",
+    "has_ended",
     "is_cancellation",
     "running_loop",
     "runs_in",
@@ -55,6 +58,22 @@ def _in_trio() -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def current_task() -> Any:
+    """The task that runs the present code, under asyncio or trio."""
+    if _in_trio():
+        import trio
+
+        return trio.lowlevel.current_task()
+    return asyncio.current_task()
+
+
+def has_ended(task: Any) -> bool:
+    """Will a task of either backend run no more? Its event loop may have ended before it did."""
+    if isinstance(task, asyncio.Future):
+        return task.done() or task.get_loop().is_closed()
+    return inspect.getcoroutinestate(task.coro) == inspect.CORO_CLOSED
 
 
 def is_cancellation(error: BaseException) -> bool:

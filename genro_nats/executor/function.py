@@ -23,7 +23,7 @@ from genro_nats.executor.map import Mapped
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallOptions, ProgressUpdate
 from genro_nats.tasks.handle import ScheduleHandle, TaskHandle
-from genro_nats.tasks.options import TaskKeywords, TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskKeywords, TaskOptions
 from genro_nats.tasks.schedule import ScheduleSpec, check_name
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ class Function(Generic[P, R_co]):
         return ScheduleHandle(backend, schedule_name, spec)
 
     def _for_tasks(self) -> TaskOptions:
-        return self._task_options or TaskOptions()
+        return self._task_options or DEFAULT_OPTIONS
 
     def _task_request(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRequest:
         return self.task_request(self.executor, args, kwargs)

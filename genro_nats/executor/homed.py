@@ -99,6 +99,8 @@ class HomedExecutor(Pool):
 
     async def _settle(self) -> Home:
         """A home whose engine has started. Raises what prevented its start, to all who wait for it."""
+        if (home := self._home) is not None and home.ready and runs_in(home.loop):
+            return home
         while True:
             home = self._found_home()
             await home.started.wait()

@@ -11,9 +11,9 @@ from math import inf
 from typing import Any, Final
 
 from genro_nats.codec import values
-from genro_nats.codec.functions import find_object, label
+from genro_nats.codec.functions import find_object, label, not_a_generator
 from genro_nats.config import PoolOptions
-from genro_nats.errors import ConfigurationError, ExecutorError
+from genro_nats.errors import ConfigurationError
 from genro_nats.executor.bridge import is_cancellation, within
 from genro_nats.message import Call, CallContext, ProgressUpdate, TaskRun, running_call
 
@@ -24,7 +24,6 @@ __all__ = [
     "guarded",
     "is_async",
     "is_generator",
-    "not_a_generator",
     "outcome_error",
     "run_initializer",
     "run_inline",
@@ -139,14 +138,6 @@ def is_generator(function: Any) -> bool:
     """A generator function, sync or async. Cheap: it is asked for every call."""
     code = getattr(function, "__code__", None)
     return code is not None and bool(code.co_flags & _GENERATOR)
-
-
-def not_a_generator(value: Any) -> ExecutorError:
-    """The error for ``stream`` of a function that is no generator function."""
-    return ExecutorError(
-        f"stream() needs a generator function; this one returned {type(value).__qualname__}. "
-        "Use a plain call."
-    )
 
 
 def run_initializer(name: str, options: PoolOptions) -> None:

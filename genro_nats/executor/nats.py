@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from genro_nats.executor.engine import Engine
+from genro_nats.executor.home import Home
 from genro_nats.executor.homed import HomedExecutor
+from genro_nats.executor.homed_tasks import HomedTasks
 from genro_nats.message import CallContext
+from genro_nats.tasks.backend import TaskBackend
 
 __all__ = ["NatsExecutor"]
 
@@ -13,6 +16,7 @@ class NatsExecutor(HomedExecutor):
     """Sends each call to one of the workers that serve ``prefix`` + ``subject``."""
 
     kind = "nats"
+    durable = True
 
     @property
     def address(self) -> str:
@@ -27,7 +31,16 @@ class NatsExecutor(HomedExecutor):
     def _is_inside(self, context: CallContext) -> bool:
         return context.address == self.address
 
+    @property
+    def task_backend(self) -> TaskBackend:
+        """Its tasks, kept by JetStream."""
+        return HomedTasks(self._settle, _tasks_of)
+
     def _make_engine(self) -> Engine:
         from genro_nats.executor.nats_engine import NatsEngine
 
-        return NatsEngine(self.options, name=self.name)
+        return NatsEngine(self.options, name=self.name, owner=self._owner)
+
+
+def _tasks_of(home: Home) -> TaskBackend:
+    return home.engine.tasks  # type: ignore[attr-defined, no-any-return]

@@ -18,6 +18,7 @@ from math import inf
 from typing import Any, Final
 
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode, with_seconds
+from genro_nats.codec.ids import batches, split_ids
 from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
@@ -31,9 +32,11 @@ from genro_nats.errors import (
     WorkerLostError,
 )
 from genro_nats.executor.incoming import ItemBuffer, tell_progress
+from genro_nats.executor.nats_tasks.backend import NatsTasks
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call
 from genro_nats.transport.address import Address
+from genro_nats.transport.backoff import backoff
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
@@ -49,7 +52,6 @@ _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection tha
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _ACK_DELAY: Final = 0.1  # seconds for which acknowledgements are collected
 _ACK_BYTES: Final = 64 * 1024  # a larger reply is acknowledged at once: it is held in memory until then
-_IDS: Final = 2048  # call ids in one message at most
 
 
 class _Pending:
@@ -77,7 +79,7 @@ class _Pending:
 class NatsEngine:
     """Kind ``nats``: the caller's side."""
 
-    def __init__(self, options: PoolOptions, *, name: str) -> None:
+    def __init__(self, options: PoolOptions, *, name: str, owner: str) -> None:
         assert options.subject is not None
         self._options = options
         self._name = name
@@ -96,6 +98,7 @@ class NatsEngine:
         self._connection = Connection(
             Address(options), f"genro-nats caller {name}", connect_timeout=options.connect_timeout
         )
+        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
 
     # -- life ---------------------------------------------------------------
 
@@ -125,6 +128,7 @@ class NatsEngine:
         for task in [*self._tasks, *([self._watcher] if self._watcher else [])]:
             task.cancel()
         self._send_acks()
+        await self.tasks.aclose()
         await self._outbox.aclose()
         await self._connection.aclose()
 
@@ -293,9 +297,9 @@ class NatsEngine:
             self._refused(pending)
 
     def _beat(self, frame: Frame, worker: str) -> None:
-        now, ids = self._loop.time(), bytes(frame.body)
-        for at in range(0, len(ids), 16):
-            pending = self._pending.get(ids[at : at + 16])
+        now = self._loop.time()
+        for id in split_ids(frame.body):
+            pending = self._pending.get(id)
             if pending is not None:
                 pending.heard = now
                 pending.worker = worker
@@ -352,8 +356,7 @@ class NatsEngine:
                 )
             )
             return
-        first, last = _RETRY
-        delay = min(last, first * 2 ** min(pending.retries, 8)) * random.uniform(0.5, 1.5)
+        delay = backoff(pending.retries, *_RETRY) * random.uniform(0.5, 1.5)
         pending.retries += 1
         pending.worker = ""
         self._background(self._again(pending, delay))
@@ -372,8 +375,8 @@ class NatsEngine:
     def _send_acks(self) -> None:
         acks, self._acks = self._acks, {}
         for worker, ids in acks.items():
-            for at in range(0, len(ids), _IDS):
-                frame = Frame(FrameKind.ACK, body=b"".join(ids[at : at + _IDS]))
+            for batch in batches(ids):
+                frame = Frame(FrameKind.ACK, body=b"".join(batch))
                 self._outbox.post(worker, worker, encode(frame))
 
     # -- silence and outages ------------------------------------------------
@@ -445,8 +448,8 @@ class NatsEngine:
             pending.heard = now
             ids.append(id)
         control = self._subjects.control
-        for at in range(0, len(ids), _IDS):
-            frame = Frame(FrameKind.QUERY, body=b"".join(ids[at : at + _IDS]), name=self._inbox.encode())
+        for batch in batches(ids):
+            frame = Frame(FrameKind.QUERY, body=b"".join(batch), name=self._inbox.encode())
             self._outbox.post(control, control, encode(frame))
 
 

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from abc import abstractmethod
@@ -23,6 +22,7 @@ from genro_nats.config import PoolOptions, bypass_from_env
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
 from genro_nats.executor.admission import Slots, Waiter, closed_error
 from genro_nats.executor.base import NO_OPTIONS, BaseExecutor
+from genro_nats.executor.booked import BookedSource
 from genro_nats.executor.bridge import Signal, within
 from genro_nats.executor.carry import Carrier
 from genro_nats.executor.engine import StreamSource
@@ -68,7 +68,7 @@ class Pool(BaseExecutor):
         self._lock = threading.Lock()
         self._slots = Slots(name, options.max_pending, may_wait=options.overload == "wait")
         self._ledger = Ledger()
-        self._streams: WeakSet[_Booked] = WeakSet()
+        self._streams: WeakSet[BookedSource] = WeakSet()
         self._carrier = Carrier(options.carry) if options.carry else None
         self._closing: Signal | None = None
         self._initialised = options.initializer is None
@@ -247,7 +247,7 @@ class Pool(BaseExecutor):
             self._ledger.fail(error)
             self._slots.release()
             raise
-        booked = _Booked(self.name, source, self._ledger, self._slots)
+        booked = BookedSource(self.name, source, self._ledger, self._slots)
         with self._lock:
             self._streams.add(booked)
         return booked
@@ -399,8 +399,9 @@ class Pool(BaseExecutor):
         """Accept no more calls and end; with ``wait`` the calls in hand are finished first.
 
         Calls that still waited for admission end with ExecutorClosedError; without
-        ``wait``, or when this is cancelled, so do those in hand. So does a stream that
-        nobody waits on for an item at that moment: its reader may never come back.
+        ``wait``, or when this is cancelled, so do those in hand. Open streams are calls in
+        hand: each is read to its end, or closed by its reader. One that nobody can read
+        meanwhile is closed at once: its reader has ended, or is the task that waits here.
         Tasks kept by this process that run are finished (or ended) as calls are; those
         that wait are cancelled.
         """
@@ -416,7 +417,7 @@ class Pool(BaseExecutor):
             self._tasks.withdraw()
         try:
             if wait:
-                await self._close_unread()
+                await self._close_forsaken()
                 await self._ledger.idle()
         except BaseException:
             wait = False
@@ -427,13 +428,13 @@ class Pool(BaseExecutor):
                     stream.end()
             await self._end(wait, ended)
 
-    def _open_streams(self) -> list[_Booked]:
+    def _open_streams(self) -> list[BookedSource]:
         with self._lock:
             return list(self._streams)
 
-    async def _close_unread(self) -> None:
+    async def _close_forsaken(self) -> None:
         for stream in self._open_streams():
-            if not stream.reading:
+            if stream.forsaken:
                 await stream.leave()
 
     async def _end(self, wait: bool, ended: Signal) -> None:
@@ -452,75 +453,3 @@ def shorten(call: Call, begun: float) -> None:
     """Take from a call's deadline what has passed since ``begun`` (perf_counter)."""
     if call.timeout is not None:
         call.timeout = max(0.0, call.timeout - (perf_counter() - begun))
-
-
-class _Booked:
-    """A source whose end is written into the books. Leaving early counts as completed."""
-
-    def __init__(self, name: str, source: StreamSource, ledger: Ledger, slots: Slots) -> None:
-        self.reading = False
-        self._name = name
-        self._source = source
-        self._ledger = ledger
-        self._slots = slots
-        self._begun = perf_counter()
-        self._lock = threading.Lock()
-        self._booked = False
-        self._over = False
-
-    async def receive(self) -> Any:
-        if self._over:
-            raise closed_error(self._name)
-        self.reading = True
-        try:
-            return await self._source.receive()
-        except StopAsyncIteration:
-            self._book(None)
-            raise
-        except BaseException as error:
-            self._book(error)
-            raise
-        finally:
-            self.reading = False
-            if self._over:
-                self.end()
-
-    async def aclose(self) -> None:
-        try:
-            await self._source.aclose()
-        finally:
-            self._book(None)
-
-    def abort(self) -> None:
-        try:
-            self._source.abort()
-        finally:
-            self._book(None)
-
-    async def leave(self) -> None:
-        """The pool closes, and nobody is receiving."""
-        begun, self._over = self._over, True
-        try:
-            if not begun and not self._booked:
-                with contextlib.suppress(Exception):  # the reader's, who left it to the pool
-                    await self._source.aclose()
-        finally:
-            self._book(None)
-
-    def end(self) -> None:
-        """The pool closes without waiting. What is being received is left to the pool's own end."""
-        self._over = True
-        if not self.reading and not self._booked:
-            with contextlib.suppress(Exception):  # its reader may be back this moment: then it ends there
-                self.abort()
-
-    def _book(self, error: BaseException | None) -> None:
-        with self._lock:
-            if self._booked:
-                return
-            self._booked = True
-        if error is None:
-            self._ledger.complete(perf_counter() - self._begun)
-        else:
-            self._ledger.fail(error)
-        self._slots.release()

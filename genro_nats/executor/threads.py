@@ -13,11 +13,12 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any
 
+from genro_nats.codec.functions import not_a_generator
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.admission import closed_error
 from genro_nats.executor.bridge import Signal, caller_post, within
-from genro_nats.executor.local_run import describe, entered, not_a_generator, outcome_error, run_initializer
+from genro_nats.executor.local_run import describe, entered, outcome_error, run_initializer
 from genro_nats.message import Call, CallContext
 
 __all__ = ["ThreadSource", "Threads"]

@@ -43,6 +43,11 @@ class CallEncoder:
         Raises:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
+        frame = self.frame(call, seconds, flags)
+        return frame.name, chunks(frame)
+
+    def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
+        """The call as a frame. Raises as ``encode``."""
         name, blob = self.reference(call.function)
         body, buffers = _arguments(call)
         if blob is not None:
@@ -53,7 +58,7 @@ class CallEncoder:
         if call.task is not None:
             flags |= _task_flags(call.task, buffers)
         meta = _meta(call) if call.trace_id or call.task is not None else b""
-        frame = Frame(
+        return Frame(
             FrameKind.CALL,
             call.id,
             name=name,
@@ -63,7 +68,6 @@ class CallEncoder:
             flags=flags,
             seconds=seconds,
         )
-        return name, chunks(frame)
 
 
 def _task_flags(task: TaskRun, buffers: list[Buffer]) -> int:

@@ -90,7 +90,10 @@ class EmbeddedServer:
         if self._state is not None and self.running:
             return self
         self._let_go()
-        self._begin(None, time.monotonic() + timeout)
+        deadline = time.monotonic() + timeout
+        home = ServerHome(private_directory(self.directory.absolute()))
+        with home.starting(deadline):
+            self._begin(home, None, deadline)
         return self
 
     def stop(self, timeout: float = 10.0) -> None:
@@ -111,8 +114,11 @@ class EmbeddedServer:
         """
         process, state = self._own_process(), self.state
         deadline = time.monotonic() + timeout
-        process.end(timeout)
-        self._begin(state, deadline)
+        home = ServerHome(self.directory)
+        # Held all the time: who looks for the server meanwhile waits for the new one.
+        with home.starting(deadline):
+            process.end(timeout)
+            self._begin(home, state, deadline)
 
     def kill(self) -> None:
         """SIGKILL the owned server and see it end; for tests of what survives that.
@@ -230,23 +236,22 @@ class EmbeddedServer:
         return self._state is not None
 
     def _let_go(self) -> None:
-        if self.owned and self._home is not None:
+        if self._process is not None and self.owned and self._home is not None:
+            self._process.close()
             forget_state(self._home.record, self.state.name)
         self._home = self._state = self._process = None
 
-    def _begin(self, last: ServerState | None, deadline: float) -> None:
-        home = ServerHome(private_directory(self.directory.absolute()))
-        with home.starting(deadline):
-            claimed = home.claim(deadline)
-            if isinstance(claimed, ServerState):
-                check_joinable(claimed, self._options, home.path, restarting=last is not None)
-                self._state = claimed
-            else:
-                try:
-                    self._launch(home, claimed, last, deadline)
-                finally:
-                    # The server has its own copy by now; the lock is to end when that does.
-                    os.close(claimed)
+    def _begin(self, home: ServerHome, last: ServerState | None, deadline: float) -> None:
+        claimed = home.claim(deadline)
+        if isinstance(claimed, ServerState):
+            check_joinable(claimed, self._options, home.path, restarting=last is not None)
+            self._state = claimed
+        else:
+            try:
+                self._launch(home, claimed, last, deadline)
+            finally:
+                # The server has its own copy by now; the lock is to end when that does.
+                os.close(claimed)
         self._home = home
 
     def _launch(self, home: ServerHome, life: int, last: ServerState | None, deadline: float) -> None:
@@ -258,7 +263,7 @@ class EmbeddedServer:
             config = self._options.config(home.path, store, last)
             self._process, self._state = launch(config, locks=keep, deadline=deadline)
             self._owner = os.getpid()
-            write_state(home.record, self._state)
+            self._process.hold(write_state(home.record, self._state))
         finally:
             for descriptor in keep[1:]:
                 os.close(descriptor)

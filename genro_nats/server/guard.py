@@ -81,7 +81,8 @@ class GuardedProcess:
             )
         finally:
             os.close(descriptor)
-        _close_in_forks(self._guard)
+        self._held: int | None = None
+        _close_in_forks(self)
         self.pid = self._read_pid(timeout)
 
     def _read_pid(self, timeout: float) -> int:
@@ -115,8 +116,13 @@ class GuardedProcess:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
+    def hold(self, descriptor: int) -> None:
+        """Close ``descriptor`` as soon as the command is to end, or this process does."""
+        self._held = descriptor
+
     def end(self, timeout: float) -> None:
         """SIGTERM, and SIGKILL if it still runs after ``timeout`` seconds."""
+        self._release()
         self.signal(signal.SIGTERM)
         if not self.wait(timeout):
             self.kill()
@@ -124,28 +130,38 @@ class GuardedProcess:
 
     def kill(self) -> None:
         """SIGKILL, and see it end."""
+        self._release()
         self.signal(signal.SIGKILL)
         self.wait(5)
         self.close()
 
     def close(self) -> None:
         """Let go of the pipe, which ends what still runs, and see it end."""
-        if self._guard.stdin is not None:
-            self._guard.stdin.close()
+        self._let_go()
         if not self.wait(5):
             self._guard.kill()
             self._guard.wait()
 
+    def _let_go(self) -> None:
+        self._release()
+        if self._guard.stdin is not None:
+            with suppress(OSError):
+                self._guard.stdin.close()
 
-def _close_in_forks(guard: subprocess.Popen[bytes]) -> None:
+    def _release(self) -> None:
+        descriptor, self._held = self._held, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _close_in_forks(process: GuardedProcess) -> None:
     # A child forked without exec (multiprocessing's "fork") inherits the pipe, and would
     # keep the server alive after the owner's death.
-    reference = weakref.ref(guard)
+    reference = weakref.ref(process)
 
     def close() -> None:
         inherited = reference()
-        if inherited is not None and inherited.stdin is not None:
-            with suppress(OSError):
-                inherited.stdin.close()
+        if inherited is not None:
+            inherited._let_go()
 
     os.register_at_fork(after_in_child=close)

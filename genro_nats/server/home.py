@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from genro_nats.errors import ConfigurationError, TransportError
-from genro_nats.server.lock import locked, remaining, try_lock
+from genro_nats.server.lock import is_locked, locked, remaining, try_lock
 from genro_nats.server.state import ServerState, probe, read_state
 
 __all__ = ["ServerHome", "hold_store"]
@@ -23,7 +23,8 @@ class ServerHome:
     """A private directory with the record, locks and log of at most one running server.
 
     ``starting`` is held by whoever starts or looks for the server, for as long as that takes;
-    the life lock by the server itself, for as long as it lives.
+    the life lock by the server itself, for as long as it lives; the record's by its owner, for
+    as long as the server is meant to run.
     """
 
     path: Path
@@ -43,18 +44,16 @@ class ServerHome:
 
     def alive(self) -> bool:
         """Whether a server, ready or not, lives here now."""
-        life = try_lock(self.life)
-        if life is not None:
-            os.close(life)
-        return life is None
+        return is_locked(self.life)
 
     def find(self) -> ServerState | None:
-        """The server that lives here and answers. Call it while ``starting`` is held.
+        """The server that lives here, answers, and is to stay. Call it while ``starting`` is held.
 
         The life lock comes first: once the server has ended, a program of another user may
-        take its port and answer in its name.
+        take its port and answer in its name. One that answers though its owner has let go of
+        it, or is gone, ends any moment, and nobody should join it.
         """
-        state = read_state(self.record) if self.alive() else None
+        state = read_state(self.record) if self.alive() and is_locked(self.record) else None
         return state if state is not None and probe(state) else None
 
     def claim(self, deadline: float) -> int | ServerState:

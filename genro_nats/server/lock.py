@@ -1,4 +1,4 @@
-"""File locks: one that two starting processes agree by, and one that lasts as long as a server."""
+"""File locks: one that two starting processes agree by, others that last as long as a server or its owner."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from genro_nats.errors import ConfigurationError, TransportError
 
-__all__ = ["locked", "remaining", "try_lock"]
+__all__ = ["is_locked", "locked", "remaining", "try_lock"]
 
 _PAUSE = 0.01
 
@@ -35,6 +35,24 @@ def try_lock(path: Path) -> int | None:
         os.close(descriptor)
         raise ConfigurationError(f"{path} can't be locked: {error}", path=str(path)) from error
     return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """Whether somebody has locked ``path``."""
+    import fcntl
+
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: two who ask at once must not take each other for the owner.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def remaining(deadline: float) -> float:

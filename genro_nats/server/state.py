@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from genro_nats.errors import TransportError
+from genro_nats.server.lock import try_lock
 from genro_nats.server.paths import write_private
 
 __all__ = ["ServerState", "forget_state", "probe", "read_info", "read_state", "write_state"]
@@ -39,9 +41,16 @@ def read_state(path: Path) -> ServerState | None:
         return None
 
 
-def write_state(path: Path, state: ServerState) -> None:
-    """Record ``state`` for others."""
+def write_state(path: Path, state: ServerState) -> int:
+    """Record ``state`` for others; the record counts while the descriptor returned, its lock, is open.
+
+    Nobody else may look for the server meanwhile.
+    """
     write_private(path, json.dumps(asdict(state), indent=2))
+    lock = try_lock(path)
+    if lock is None:
+        raise TransportError(f"another process locked {path} just as it was written", path=str(path))
+    return lock
 
 
 def forget_state(path: Path, name: str) -> None:

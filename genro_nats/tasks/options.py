@@ -12,7 +12,7 @@ from genro_nats.config.suggest import did_you_mean
 from genro_nats.errors import ConfigurationError
 from genro_nats.tasks.retry import RetryPolicy, type_names
 
-__all__ = ["DEFAULT_RESULT_TTL", "MAX_ID", "Priority", "TaskKeywords", "TaskOptions"]
+__all__ = ["DEFAULT_OPTIONS", "DEFAULT_RESULT_TTL", "MAX_ID", "Priority", "TaskKeywords", "TaskOptions"]
 
 DEFAULT_RESULT_TTL: Final = 86_400.0  # seconds
 MAX_ID: Final = 128  # bytes of an id, a key or a schedule's name, as UTF-8
@@ -167,3 +167,6 @@ def _check_seconds(option: str, value: Any, least: float) -> None:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not math.isfinite(value) or value < least:
         raise ConfigurationError(f"{option}={value!r}: give seconds, at least {least:g}", option=option)
+
+
+DEFAULT_OPTIONS: Final = TaskOptions()

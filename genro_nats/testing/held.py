@@ -11,14 +11,13 @@ from math import inf
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
-from genro_nats.codec.functions import FunctionCache, label
+from genro_nats.codec.functions import FunctionCache, label, not_a_generator
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.bridge import Signal, Spawned, caller_post, is_cancellation, spawn, within
 from genro_nats.executor.incoming import tell_progress
 from genro_nats.executor.wire import CallEncoder, load_reply, load_value
 from genro_nats.message import Call, CallContext
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
-from genro_nats.worker.streams import not_a_generator
 
 __all__ = ["HeldCall", "HeldStream"]
 

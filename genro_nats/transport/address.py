@@ -111,11 +111,23 @@ def _tls(options: PoolOptions) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=options.tls_ca)
         if options.tls_cert:
             context.load_cert_chain(options.tls_cert, options.tls_key)
+        if options.tls_hostname:
+            _expect(context, options.tls_hostname)
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"The TLS files can't be used (tls_ca, tls_cert, tls_key): {error}"
         ) from error
     return context
+
+
+def _expect(context: ssl.SSLContext, hostname: str) -> None:
+    """Verify this name on every connection: nats-py tells it to TLS sockets, but not to WebSockets."""
+    wrap = context.wrap_bio
+
+    def wrap_bio(*args: Any, **given: Any) -> ssl.SSLObject:
+        return wrap(*args, **{**given, "server_hostname": hostname})
+
+    context.wrap_bio = wrap_bio  # type: ignore[method-assign]
 
 
 def _need(module: str, extra: str, what: str) -> None:

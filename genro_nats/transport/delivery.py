@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from genro_nats.errors import DeliveryForgottenError, StreamError, StreamUnavailableError
+from genro_nats.errors import ConnectionLostError, DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
 from genro_nats.transport.nats import Message
 
@@ -40,11 +41,12 @@ class Delivery:
     All raise ConnectionLostError if there is no server now.
     """
 
-    __slots__ = ("_js", "_reply", "data", "headers", "subject")
+    __slots__ = ("_info", "_js", "_reply", "data", "headers", "subject")
 
     def __init__(self, js: JetStream, message: Message) -> None:
         self._js = js
         self._reply = message.reply
+        self._info: DeliveryInfo | None = None
         self.subject: str = message.subject
         self.data: bytes = message.data
         self.headers: Mapping[str, str] = message.headers
@@ -52,6 +54,11 @@ class Delivery:
     @property
     def info(self) -> DeliveryInfo:
         """What the server says about this delivery."""
+        if self._info is None:
+            self._info = self._read_info()
+        return self._info
+
+    def _read_info(self) -> DeliveryInfo:
         tokens = self._reply.split(".")
         if len(tokens) > 9:  # with a domain and an account before the stream
             tokens = tokens[2:]
@@ -106,9 +113,21 @@ class Delivery:
         """
         await self._say(nak_body(delay))
 
+    def nak_now(self, delay: float = 0.0) -> None:
+        """As ``nak`` within this turn of the loop, unless too much waits to be sent or there is no server.
+
+        Then the message comes again after ``ack_wait``.
+        """
+        with contextlib.suppress(ConnectionLostError):
+            self._js.connection.publish_now(self._reply, nak_body(delay))
+
     async def in_progress(self) -> None:
         """It is being worked on: the whole ``ack_wait`` begins again."""
         await self._say(b"+WPI")
+
+    def renew(self) -> None:
+        """``in_progress`` within this turn of the loop; where much waits to be sent, the next one must do."""
+        self._js.connection.publish_now(self._reply, b"+WPI")
 
     async def term(self, reason: str = "") -> None:
         """Never deliver it again; a work queue drops it."""

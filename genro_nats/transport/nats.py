@@ -26,6 +26,7 @@ from nats.errors import Error as NatsError
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorError, PayloadTooLargeError
 from genro_nats.transport.address import Address, Target
+from genro_nats.transport.backoff import backoff
 
 __all__ = ["Connection", "Message", "Subscription"]
 
@@ -39,6 +40,7 @@ _DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose 
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+_VERSION: Final = len("NATS/1.0")
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
@@ -57,12 +59,12 @@ class Message(NamedTuple):
 
 
 class _Client(Client):
-    """nats-py's client without its lapses, handing each message on where it is built.
+    """nats-py's client without its lapses, handing each message on where it is received.
 
-    That spares each message a queue and a task switch; were ``_build_message`` no longer
-    called, messages would take nats-py's usual way. A message with undecodable bytes in its
-    subjects does not make it deaf, a login in a URL is unquoted, and nothing secret goes over
-    a plain connection where TLS was asked for.
+    That spares each message a queue and a task switch, and most of the time that its headers
+    take; were ``_process_msg`` no longer called, messages would take nats-py's usual way. A
+    message with undecodable bytes in its subjects does not make it deaf, a login in a URL is
+    unquoted, and nothing secret goes over a plain connection where TLS was asked for.
     """
 
     direct: dict[int, Subscription]
@@ -109,15 +111,17 @@ class _Client(Client):
         else:
             self.options["user"], self.options["password"] = unquote(uri.username), unquote(uri.password)
 
-    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Any:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        subscription = self.direct.get(sid)
+        if subscription is None:
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
         try:
-            subscription = self.direct.get(sid)
-            if subscription is None:
-                return super()._build_message(sid, subject, reply, data, headers)
-            subscription.hand_on(subject.decode(), reply.decode(), data, headers)
+            named = subject.decode(), reply.decode()
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
-        return None
+            return
+        subscription.hand_on(*named, data, _parsed(headers) if headers else None)
 
 
 class Subscription:
@@ -304,9 +308,8 @@ class Connection:
 
     async def _return(self) -> None:
         """Connect again, for as long as it takes."""
-        first, last = _BACKOFF
         for attempt in range(1 << 30):
-            await asyncio.sleep(min(last, first * 2 ** min(attempt, 8)) * random.uniform(0.5, 1.0))
+            await asyncio.sleep(backoff(attempt, *_BACKOFF) * random.uniform(0.5, 1.0))
             try:
                 target = await self._address.resolve()
                 self.shown = target.shown
@@ -339,7 +342,8 @@ class Connection:
         session = subscription.session
         if session is not None and self._client is not None:
             with contextlib.suppress(NatsError, OSError, TimeoutError):
-                await session.drain()
+                # It flushes, and a cancelled flush would leave the client deaf.
+                await asyncio.shield(asyncio.ensure_future(session.drain()))
 
     async def publish(
         self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
@@ -426,9 +430,33 @@ class Connection:
         await self._address.release()
 
     async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
-        with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
-            async with asyncio.timeout(limit):
-                await client.close()
+        try:
+            with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
+                async with asyncio.timeout(limit):
+                    await client.close()
+        finally:
+            _let_go(client)
+
+
+def _let_go(client: Client) -> None:
+    """Close the socket of a client that was not closed in time; what it had to send is lost."""
+    writer = getattr(client._transport, "_io_writer", None)
+    if writer is not None:
+        writer.transport.abort()
+
+
+def _parsed(raw: bytes) -> dict[str, str]:
+    """A block of headers as a dictionary; the server's own status is among them."""
+    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
+    found: dict[str, str] = {}
+    if len(first) > _VERSION:
+        status, _, text = first[_VERSION:].strip().partition(" ")
+        found = {"Status": status, "Description": text.strip()} if status.isdigit() else {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name.strip()] = value.strip()
+    return found
 
 
 def _header_size(headers: Mapping[str, str]) -> int:

@@ -34,6 +34,7 @@ class Outbox:
         self._sender = sender
         self._waiting: dict[str, list[tuple[str, Buffer]]] = {}
         self._wake = asyncio.Event()
+        self._closing = False
         self._task = asyncio.get_running_loop().create_task(self._send())
 
     def post(self, receiver: str, subject: str, frame: Buffer) -> None:
@@ -55,7 +56,7 @@ class Outbox:
         self.post(receiver, subject, frame)
 
     async def _send(self) -> None:
-        while True:
+        while not self._closing:
             await self._wake.wait()
             self._wake.clear()
             await self._flush()
@@ -73,13 +74,18 @@ class Outbox:
 
     async def aclose(self) -> None:
         """Send what was posted, as far as that takes a moment, and end."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_TIMEOUT):
-                # A loop that is ending has cancelled the task before it closes us.
-                self._task.cancel()
-                await asyncio.wait([self._task])
-                await self._flush()
-                await self._connection.flush()
+        self._closing = True
+        self._wake.set()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    # Not cancelled: what it has in hand would be lost. A loop that is ending
+                    # has done that before it closes us.
+                    await asyncio.wait([self._task])
+                    await self._flush()
+                    await self._connection.flush()
+        finally:
+            self._task.cancel()
 
 
 def _bundled(frames: list[tuple[str, Buffer]]) -> list[tuple[str, Buffer]]:

@@ -42,7 +42,9 @@ class PubAck(NamedTuple):
 class Publication:
     """A message for a stream.
 
-    ``msg_id``: what the stream knows it by; made up if empty, so that repeating is safe.
+    ``msg_id``: what the stream knows it by; made up if empty, so that repeating is safe. None:
+    nothing (the server remembers every id for a while); with an expected sequence repeating is
+    safe anyway, if no two messages are the same.
     ``expected_last_subject_sequence``: refuse it unless this is the sequence of the last
     message on the subject (0: there is none), or on ``expected_subject``, a wildcard.
     ``ttl``: seconds until the stream drops it, at least 1.
@@ -51,15 +53,16 @@ class Publication:
     subject: str
     data: Buffer = b""
     headers: Mapping[str, str] | None = None
-    msg_id: str = ""
+    msg_id: str | None = ""
     expected_last_subject_sequence: int | None = None
     expected_subject: str = ""
     ttl: float | None = None
 
     def all_headers(self) -> dict[str, str]:
-        """The headers as sent; always with an id."""
+        """The headers as sent."""
         found = dict(self.headers or ())
-        found[ID] = self.msg_id or os.urandom(12).hex()
+        if self.msg_id is not None:
+            found[ID] = self.msg_id or os.urandom(12).hex()
         if self.expected_last_subject_sequence is not None:
             found["Nats-Expected-Last-Subject-Sequence"] = str(self.expected_last_subject_sequence)
             if self.expected_subject:
@@ -110,7 +113,7 @@ class Publisher:
         data: Buffer = b"",
         headers: Mapping[str, str] | None = None,
         *,
-        msg_id: str = "",
+        msg_id: str | None = "",
         expected_last_subject_sequence: int | None = None,
         expected_subject: str = "",
         ttl: float | None = None,
@@ -124,10 +127,19 @@ class Publisher:
             StreamUnavailableError, ConnectionLostError: the stream stayed away for ``patience``
                 seconds; the message may have been stored.
         """
-        publication = Publication(
-            subject, data, headers, msg_id, expected_last_subject_sequence, expected_subject, ttl
+        return await self.publish_one(
+            Publication(subject, data, headers, msg_id, expected_last_subject_sequence, expected_subject, ttl)
         )
-        return await self._insist(publication, publication.all_headers(), self._patience)
+
+    async def publish_one(self, publication: Publication) -> PubAck:
+        """Store one message; raises as ``publish``."""
+        headers = publication.all_headers()
+        requester = self._js.requester
+        try:
+            request = await requester.send(publication.subject, publication.data, headers)
+            return await self._judge(await requester.reply(request, _TIMEOUT), publication, headers)
+        except (StreamUnavailableError, ConnectionLostError):
+            return await self._insist(publication, headers, self._patience)
 
     async def publish_many(
         self, publications: Iterable[Publication], in_flight: int = 256
@@ -190,7 +202,7 @@ class Publisher:
         except StreamError as error:
             if error.code not in _WRONG_SEQUENCE:
                 raise
-            return await self._resolve(error, publication, headers[ID])
+            return await self._resolve(error, publication, headers.get(ID))
         ack = PubAck(found["stream"], found["seq"], found.get("duplicate", False))
         if ack.stream != self._stream:
             raise StreamError(
@@ -201,11 +213,11 @@ class Publisher:
             )
         return ack
 
-    async def _resolve(self, error: StreamError, publication: Publication, own: str) -> PubAck:
+    async def _resolve(self, error: StreamError, publication: Publication, own: str | None) -> PubAck:
         """A repeated message conflicts with itself: a stream without replicas looks at sequences first."""
         subject = publication.expected_subject or publication.subject
         stored = await get_last(self._js, self._stream, subject)
-        if stored is not None and stored.headers.get(ID) == own:
+        if stored is not None and (stored.headers.get(ID) == own if own else stored.data == publication.data):
             return PubAck(self._stream, stored.seq, True)
         raise SequenceConflictError(
             f"{subject}: another message was stored first.", subject=subject, code=error.code

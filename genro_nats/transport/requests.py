@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, StreamUnavailableError
 from genro_nats.transport.nats import Connection, Message, Subscription
 
 __all__ = ["OpenRequest", "Requester"]
+
+_SWEEP: Final = 0.1  # seconds between two looks for requests without an answer
 
 
 class OpenRequest(NamedTuple):
@@ -35,6 +37,8 @@ class Requester:
         self._open: dict[str, asyncio.Future[Message]] = {}
         self._series: dict[str, asyncio.Queue[Message | None]] = {}
         self._subscription: Subscription | None = None
+        self._limits: dict[str, tuple[float, float, OpenRequest]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Hear replies from now on."""
@@ -49,6 +53,9 @@ class Requester:
         subscription, self._subscription = self._subscription, None
         self._connection.on_down.remove(self._fail_all)
         self._fail_all()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
         await self._connection.unsubscribe(subscription)
 
     async def send(
@@ -74,19 +81,30 @@ class Requester:
     async def reply(self, request: OpenRequest, timeout: float) -> Message:
         """The reply to what was sent; its ``status`` is "503" if nobody listens there.
 
+        Silence is looked for in all open requests together, a few times a second: a timer for
+        each would cost more than sending it.
+
         Raises:
             StreamUnavailableError: no reply within ``timeout`` seconds.
             ConnectionLostError: the server went away meanwhile.
         """
         try:
-            if request.reply.done():
-                return request.reply.result()
-            async with asyncio.timeout(timeout):
-                return await request.reply
-        except TimeoutError:
-            raise _silent(request.subject, timeout) from None
+            if not request.reply.done():
+                self._limits[request.token] = (self._loop.time() + timeout, timeout, request)
+                if self._sweeper is None:
+                    self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+            return await request.reply
         finally:
             self._open.pop(request.token, None)
+            self._limits.pop(request.token, None)
+
+    def _sweep(self) -> None:
+        """End requests that nobody answered in time."""
+        now = self._loop.time()
+        for limit, timeout, request in list(self._limits.values()):
+            if limit <= now and not request.reply.done():
+                request.reply.set_exception(_silent(request.subject, timeout))
+        self._sweeper = self._loop.call_later(_SWEEP, self._sweep) if self._limits else None
 
     def forget(self, request: OpenRequest) -> None:
         """Wait for its reply no longer."""

@@ -32,6 +32,9 @@ class StreamSpec:
     """A stream. Ages and windows are in seconds; 0 keeps messages for ever.
 
     ``discard="new"`` refuses messages over a limit; "old" drops the oldest ones, silently.
+    ``republish``: a filter and a destination; what is stored on a subject of the filter is then told
+    to the subscribers of the destination, where ``{{wildcard(1)}}`` is what the first ``*`` met.
+    Unlike subscribers of the stream's own subjects they never hear what the stream refused.
     """
 
     name: str
@@ -47,6 +50,7 @@ class StreamSpec:
     allow_direct: bool = False
     allow_msg_ttl: bool = False
     allow_msg_schedules: bool = False
+    republish: tuple[str, str] | None = None
 
     def settings(self) -> dict[str, Any]:
         """The settings by the server's names."""
@@ -65,6 +69,7 @@ class StreamSpec:
             "allow_direct": self.allow_direct,
             "allow_msg_ttl": self.allow_msg_ttl,
             "allow_msg_schedules": self.allow_msg_schedules,
+            "republish": {"src": self.republish[0], "dest": self.republish[1]} if self.republish else None,
         }
 
 

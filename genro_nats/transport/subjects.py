@@ -11,13 +11,39 @@ pool's subject::
                           responders" names its call
     P.pull.W.N.>          to one puller of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
+
+Of tasks, where ``T`` is the pool's subject as one token, ``L`` a priority,
+``K`` a key ("=": none), ``I`` a task's id and ``O`` the pool instance that
+made the id up ("=": somebody's own)::
+
+    P.task.T.now.L.K.I    to be run; of a schedule's runs ``I`` is its name
+    P.task.T.later.L.K.I  to be run at a time
+    P.schedule.T.N        a recurring one
+    P.state.T.O.I         its last known state, the outcome at the end
+    P.told.T.O.I          what was stored there, told by the server
+    P.ask.T.V.O.I         a request to the workers: V is cancel or forget
+    P.note.T.V.O.I        V is progress or checkpoint
+    P.index.T.V.O.I       the few tasks in state V, for lists
+    P.dead.T.I            dead letters
 """
 
 from __future__ import annotations
 
+import re
 from typing import Final, NamedTuple
 
-__all__ = ["QUEUE_GROUP", "PoolSubjects", "caller_inbox", "pool_subjects", "pull_inbox", "worker_inbox"]
+__all__ = [
+    "QUEUE_GROUP",
+    "PoolSubjects",
+    "TaskSubjects",
+    "api_inbox",
+    "caller_inbox",
+    "from_token",
+    "pool_subjects",
+    "pull_inbox",
+    "token",
+    "worker_inbox",
+]
 
 QUEUE_GROUP: Final = "workers"
 
@@ -47,3 +73,78 @@ def worker_inbox(prefix: str, worker: str) -> str:
 def pull_inbox(prefix: str, worker: str, consumer: str) -> str:
     """Where one worker hears what it pulls from a consumer; append a pull, or ``>`` to subscribe."""
     return f"{prefix}.pull.{worker}.{consumer}."
+
+
+def api_inbox(prefix: str, who: str) -> str:
+    """Where one caller or worker hears JetStream's answers."""
+    return f"{prefix}.api.{who}."
+
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9-]+")
+_MADE_UP: Final = re.compile(r"[0-9a-f]{32}")
+_ESCAPED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
+NONE: Final = "="  # in place of a token; no text becomes this
+
+
+def token(text: str) -> str:
+    """Any text as one token of a subject, "." as "_", what is special as "=" and two hex digits per byte."""
+    if _PLAIN.fullmatch(text):
+        return text
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character == ".":
+        return "_"
+    if _PLAIN.fullmatch(character):
+        return character
+    return "".join(f"={byte:02X}" for byte in character.encode())
+
+
+def from_token(found: str) -> str:
+    """The text of a token."""
+
+    def plain(match: re.Match[str]) -> str:
+        return bytes.fromhex(match[0].replace("=", "")).decode(errors="replace")
+
+    return _ESCAPED.sub(plain, found.replace("_", "."))
+
+
+class TaskSubjects:
+    """The subjects and streams of one pool's tasks."""
+
+    def __init__(self, prefix: str, subject: str) -> None:
+        self._prefix = prefix
+        self._pool = pool = token(subject)
+        name = f"{token(prefix)}-{pool}"
+        self.tasks_stream: Final = f"{name}-tasks"
+        self.states_stream: Final = f"{name}-states"
+        self.dead_stream: Final = f"{name}-dead"
+        self._task = f"{prefix}.task.{pool}"
+        self._state = f"{prefix}.state.{pool}"
+        self._ask = f"{prefix}.ask.{pool}"
+
+    def of(self, room: str, *tokens: str) -> str:
+        """``prefix.room.pool.tokens``; tokens are taken as they are, wildcards too."""
+        return ".".join((self._prefix, room, self._pool, *tokens))
+
+    def task(self, level: str, key: str | None, id: str, *, later: bool = False) -> str:
+        """Where a task waits."""
+        phase = "later" if later else "now"
+        return f"{self._task}.{phase}.{level}.{NONE if key is None else token(key)}.{token(id)}"
+
+    def state(self, id: str) -> str:
+        """Where a task's state is stored."""
+        return f"{self._state}.{_owner(id)}.{token(id)}"
+
+    def about(self, room: str, what: str, id: str) -> str:
+        """Where ``what`` is asked, noted or listed of one task: ``room`` is ask, note or index."""
+        return f"{self._prefix}.{room}.{self._pool}.{what}.{_owner(id)}.{token(id)}"
+
+    def told(self, id: str) -> str:
+        """Where the server tells a task's states."""
+        return f"{self._prefix}.told.{self._pool}.{_owner(id)}.{token(id)}"
+
+
+def _owner(id: str) -> str:
+    return id[:16] if _MADE_UP.fullmatch(id) else NONE

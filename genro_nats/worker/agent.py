@@ -17,6 +17,7 @@ from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import worker_inbox
 from genro_nats.worker.service import PoolService
+from genro_nats.worker.tasks.pools import WorkerTasks
 
 __all__ = ["ServedPool", "WorkerAgent"]
 
@@ -60,6 +61,7 @@ class WorkerAgent:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
+        self.tasks = WorkerTasks(self._connection, connection.prefix, self.id, self._events)
 
     async def run(self) -> int:
         """Serve until stopped; the exit code: 0 when every call in hand was finished, else 1.
@@ -93,14 +95,17 @@ class WorkerAgent:
         ]
         ticking = asyncio.create_task(self._tick())
         try:
-            for service in self.services:
+            for service, pool in zip(self.services, self._pools, strict=True):
                 await service.start()
+                self.tasks.add(service, pool.options)
+            await self.tasks.start()
             await connection.flush()
             self._announce()
             await self._stopping.wait()
             return await self._drain()
         finally:
             ticking.cancel()
+            await self.tasks.aclose()
             for service in self.services:
                 await service.aclose()
             with contextlib.suppress(TimeoutError):
@@ -121,7 +126,8 @@ class WorkerAgent:
 
     async def _drain(self) -> int:
         self._events("worker.draining", timeout=self._drain_timeout)
-        draining = asyncio.gather(*(service.drain(self._drain_timeout) for service in self.services))
+        pools = (service.drain(self._drain_timeout) for service in self.services)
+        draining = asyncio.gather(*pools, self.tasks.drain(self._drain_timeout))
         aborting = asyncio.ensure_future(self._aborting.wait())
         waits: list[asyncio.Future[Any]] = [draining, aborting]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -143,6 +149,7 @@ class WorkerAgent:
             await asyncio.sleep(_TICK)
             for service in self.services:
                 service.tick()
+            self.tasks.tick()
 
     def _controlled(self, message: Message) -> None:
         for service in self.services:
@@ -155,4 +162,5 @@ class WorkerAgent:
             "host": self.host,
             "pid": os.getpid(),
             "pools": [service.facts() for service in self.services],
+            "tasks": self.tasks.facts(),
         }

@@ -16,14 +16,14 @@ from contextvars import Context
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
-from genro_nats.codec.functions import FunctionCache
+from genro_nats.codec.functions import FunctionCache, not_a_generator
 from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import Pipe
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit
-from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, not_a_generator, pump
+from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, pump
 
 __all__ = ["AsyncChild"]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from math import inf, isnan
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from genro_nats.codec.frame import (
     peek,
 )
 from genro_nats.codec.functions import label
+from genro_nats.codec.ids import batches, split_ids
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CodecError,
@@ -51,7 +53,6 @@ log: Final = logging.getLogger("genro_nats.worker")
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
 _MAX_BYTES: Final = 1 << 30  # of those calls together
-_IDS: Final = 2048  # call ids in one message at most
 _MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
 
@@ -109,6 +110,7 @@ class PoolService:
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
         self._idle = asyncio.Event()
+        self.on_freed: Callable[[], object] = _nothing
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
     # -- life ---------------------------------------------------------------
@@ -252,6 +254,7 @@ class PoolService:
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
+            self.on_freed()
         if not self._works:
             self._idle.set()
 
@@ -268,7 +271,7 @@ class PoolService:
 
     def _obey(self, frame: Frame) -> None:
         if frame.kind == FrameKind.ACK:
-            for id in _ids(frame):
+            for id in split_ids(frame.body):
                 self._retention.drop(id)
         elif frame.kind == FrameKind.CREDIT:
             if not 0 < frame.seconds <= _MAX_CREDIT:
@@ -293,7 +296,7 @@ class PoolService:
     def _report(self, frame: Frame) -> None:
         """A caller came back and asks what we hold: beat for those, and send replies again."""
         held = []
-        for id in _ids(frame):
+        for id in split_ids(frame.body):
             if id in self._works:
                 held.append(self._works[id])
             elif (kept := self._retention.get(id)) is not None:
@@ -313,15 +316,14 @@ class PoolService:
         for work in works:
             by_caller.setdefault(work.caller, []).append(work)
         for caller, held in by_caller.items():
-            for at in range(0, len(held), _IDS):
-                body = b"".join(work.id for work in held[at : at + _IDS])
-                self._outbox.post(caller, held[at].reply, encode(Frame(FrameKind.BEAT, body=body)))
+            for batch in batches(held):
+                body = b"".join(work.id for work in batch)
+                self._outbox.post(caller, batch[0].reply, encode(Frame(FrameKind.BEAT, body=body)))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _error_frame(id: bytes, error: Exception) -> bytes:
     return encode(Frame(FrameKind.ERROR, id, name=label(type(error)).encode(), body=dump_error(error)))
-
-
-def _ids(frame: Frame) -> list[bytes]:
-    body = bytes(frame.body)
-    return [body[at : at + 16] for at in range(0, len(body), 16)]

@@ -17,7 +17,7 @@ from genro_nats.codec.frame import Flag
 from genro_nats.executor.children.setup import OWNER_SIGNALS
 from genro_nats.message import mark_child
 
-__all__ = ["MemoryLimit", "die_with_parent", "preload", "prepare_child"]
+__all__ = ["MemoryLimit", "die_with_parent", "preload", "prepare_child", "resident"]
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MEMORY_INTERVAL: Final = 0.05  # seconds between two looks at the memory in use
@@ -84,14 +84,19 @@ class MemoryLimit:
         if now - self._looked_at < _MEMORY_INTERVAL:
             return 0
         self._looked_at = now
-        return Flag.RETIRE if resident() > self._limit else 0
+        return Flag.RETIRE if _held() > self._limit else 0
 
 
-def resident() -> int:
+def resident(process: int | str) -> int:
+    """Bytes of memory that a process ("self": this one) holds now; raises OSError where there is no /proc."""
+    pages = int(Path(f"/proc/{process}/statm").read_bytes().split()[1])
+    return pages * resource.getpagesize()
+
+
+def _held() -> int:
     """Bytes of memory this process holds now (where only the peak is known: the peak)."""
     try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-        return pages * resource.getpagesize()
+        return resident("self")
     except OSError:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024

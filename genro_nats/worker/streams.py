@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Any, Protocol
 
 from genro_nats.codec.frame import Buffer, Frame
-from genro_nats.errors import ExecutorError
+from genro_nats.codec.functions import not_a_generator
 from genro_nats.message import STREAM_WINDOW
 from genro_nats.worker.runner import item_frame
 
@@ -34,13 +34,6 @@ def as_iterator(produced: Any) -> Iterator[Any]:
     if hasattr(produced, "__next__"):
         return produced  # type: ignore[no-any-return]
     raise not_a_generator(produced)
-
-
-def not_a_generator(produced: Any) -> ExecutorError:
-    """The error for ``stream`` of a function that is no generator function."""
-    return ExecutorError(
-        f"stream() needs a generator function; this one returned {type(produced).__qualname__}. Use a plain call."
-    )
 
 
 def _run_async(produced: AsyncIterator[Any]) -> Iterator[Any]:

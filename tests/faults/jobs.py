@@ -39,6 +39,13 @@ async def async_work(path: str, key: object, seconds: float = 0.0) -> Any:
     return key
 
 
+def fail_after(path: str, release: str) -> NoReturn:
+    """Note the execution, run until a file exists, and raise."""
+    note(path, "began")
+    wait_for(release)
+    raise ValueError("as it was told")
+
+
 def wait_for(path: str, limit: float = 10.0) -> None:
     """Run until a file exists."""
     until = time.monotonic() + limit

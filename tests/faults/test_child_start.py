@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
+from genro_nats.config import PoolOptions
+from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
+from genro_nats.executor.process_engine import pool_plan
 from tests.faults.conftest import ROOT, until
 
 SCRIPT = """
@@ -115,6 +121,78 @@ async def test_a_child_that_nobody_waits_for_any_more_is_ended(
         os.close(other)
     finally:
         await spawner.aclose()
+
+
+def fresh_pool(size: int) -> ChildPool:
+    return ChildPool(pool_plan(PoolOptions(max_workers=size, spares=1), name="p", kind="process"))
+
+
+async def killed(child: Child) -> None:
+    os.kill(child.pid, signal.SIGKILL)
+    await until(lambda: child.ended)
+
+
+@pytest.mark.anyio
+async def test_a_child_that_dies_after_its_hello_does_not_become_a_spare(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = fresh_pool(1)
+    await pool.start()
+    children = pool.roster
+    await until(lambda: len(children.spares) == 1)
+    doomed: list[Child] = []
+
+    async def die_once(child: Child) -> None:
+        if not doomed:
+            doomed.append(child)
+            await killed(child)
+
+    monkeypatch.setattr(children, "_initialize", die_once)
+    await killed(children.active[0])
+    await until(lambda: doomed and len(children.spares) == 1)
+    assert not [child for child in children.children if child.ended]
+    assert (len(children.active), children.lost) == (1, 2)
+    await pool.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_child_that_dies_while_it_waits_for_the_others_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = fresh_pool(2)
+    children = pool.roster
+    seen: list[Child] = []
+
+    async def first_dies_before_the_second_is_ready(child: Child) -> None:
+        seen.append(child)
+        if len(seen) == 2:
+            await until(lambda: seen[0].ready)
+            await killed(seen[0])
+
+    monkeypatch.setattr(children, "_initialize", first_dies_before_the_second_is_ready)
+    await pool.start()
+    assert not [child for child in children.active if child.ended]
+    await until(lambda: len(children.active) == 2 and len(children.spares) == 1)
+    assert len(seen) == 4  # two, one in the place of the dead, one spare
+    await pool.aclose()
+
+
+@pytest.mark.anyio
+async def test_a_start_that_is_cancelled_leaves_nothing_open() -> None:
+    pool = fresh_pool(1)
+    await pool.start()
+    await until(lambda: len(pool.roster.spares) == 1)
+    this = psutil.Process()
+    before = this.num_fds()
+    starting = asyncio.ensure_future(pool.roster._new_child())
+    async with asyncio.timeout(10):
+        while not pool.roster._spawner._spawning:
+            await asyncio.sleep(0)
+    assert this.num_fds() > before
+    starting.cancel()
+    await asyncio.wait([starting])
+    assert this.num_fds() == before
+    await pool.aclose()
 
 
 def hears_the_end(pipe: socket.socket) -> bool:

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -17,18 +18,24 @@ from tests.faults.conftest import Fleet, Notes, until
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_reply_made_during_the_outage_arrives_after_it(fleet: Fleet, notes: Notes) -> None:
-    await fleet.worker()
+async def test_a_reply_made_during_the_outage_arrives_after_it(
+    fleet: Fleet, notes: Notes, tmp_path: Path
+) -> None:
+    worker = await fleet.worker()
     pool = fleet.caller(timeout=20)
-    call = asyncio.create_task(pool.submit(jobs.work, notes.path, "a", 0.5))
+    release = tmp_path / "release"
+    call = asyncio.create_task(pool.submit(jobs.fail_after, notes.path, str(release)))
     await notes.wait()
     fleet.server.kill()
-    await until(lambda: not pool.metrics["connected"])
+    await until(lambda: not pool.metrics["connected"] and worker.count("server.down"))
     new = asyncio.create_task(pool.submit(jobs.work, notes.path, "new"))
-    await asyncio.sleep(0.7)  # the call ends while nobody can hear it
+    release.touch()
+    await until(lambda: worker.count("call.failed"))  # a worker tells of failures only
     await asyncio.to_thread(fleet.server.restart)
     begin = time.monotonic()
-    assert [*await asyncio.wait_for(asyncio.gather(call, new), 10)] == ["a", "new"]
+    with pytest.raises(ValueError, match="as it was told"):
+        await asyncio.wait_for(call, 10)
+    assert await asyncio.wait_for(new, 10) == "new"
     assert time.monotonic() - begin < 6
     assert notes.most() == 1
 

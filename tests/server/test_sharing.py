@@ -8,14 +8,17 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from genro_nats.errors import ConfigurationError
+from genro_nats.errors import ConfigurationError, TransportError
 from genro_nats.server import EmbeddedServer, embedded_connection, running_embedded
-from genro_nats.server.state import ServerState
+from genro_nats.server.lock import is_locked
+from genro_nats.server.state import ServerState, read_info
 from tests.server.conftest import Other, client, gone, until
 
 START = """
@@ -142,6 +145,40 @@ def test_a_new_owner_follows_a_killed_one_at_once(tmp_path: Path, other: Start) 
         # Its files, and so its locks, are closed a moment before it is gone.
         until(lambda: gone(pid), 1)
         assert server.owned and client(server)
+
+
+def test_a_server_whose_owner_is_gone_is_not_joined_though_it_answers(tmp_path: Path, other: Start) -> None:
+    owner = other(START, tmp_path / "d")
+    owner.go_on()
+    assert owner.line() == "up"
+    pid, port, _ = started(owner)
+    guard = psutil.Process(pid).parent()
+    assert guard is not None
+    (watcher,) = [one for one in guard.children() if one.pid != pid]
+    watcher.suspend()
+    owner.process.kill()
+    owner.process.wait(10)
+    assert read_info(port, 1) is not None
+    assert running_embedded(tmp_path / "d") is None
+    with pytest.raises(TransportError, match="does not answer"):
+        EmbeddedServer(directory=tmp_path / "d").start(timeout=0.1)
+    watcher.resume()
+    with EmbeddedServer(directory=tmp_path / "d") as server:
+        assert server.owned and server.pid != pid
+
+
+def test_a_server_that_is_being_restarted_is_waited_for(tmp_path: Path) -> None:
+    with EmbeddedServer(directory=tmp_path / "d") as server:
+        first = server.pid
+        os.kill(first, signal.SIGSTOP)
+        with ThreadPoolExecutor() as threads:
+            restarting = threads.submit(server.restart)
+            until(lambda: is_locked(tmp_path / "d" / "start.lock"), 5)
+            finding = threads.submit(running_embedded, tmp_path / "d")
+            os.kill(first, signal.SIGCONT)
+            restarting.result(10)
+            found = finding.result(10)
+        assert found is not None and found.pid == server.pid != first
 
 
 def test_a_stale_record_is_replaced_though_its_port_answers(tmp_path: Path) -> None:

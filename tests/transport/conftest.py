@@ -14,6 +14,7 @@ from genro_nats.server import EmbeddedServer
 from genro_nats.testing import WorkerProcess
 from genro_nats.transport.jetstream import JetStream
 from tests.transport.brokers import Brokers
+from tests.transport.cluster import Cluster
 from tests.transport.identities import Authority, Tenancy, tenancy
 from tests.transport.streaming import connected
 
@@ -72,6 +73,17 @@ def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
 async def js(shared: EmbeddedServer) -> AsyncIterator[JetStream]:
     async with connected(shared) as js:
         yield js
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Three servers of a cluster; they end with the test."""
+    cluster = Cluster(tmp_path)
+    try:
+        yield cluster
+    finally:
+        for name in cluster.processes:
+            cluster.kill(name)
 
 
 async def call_through(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
+import psutil
 import pytest
 
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError, StreamUnavailableError
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message
+from genro_nats.transport.outbox import Outbox
 from tests.transport.streaming import connected, frozen, restart_killed, until
 
 pytestmark = pytest.mark.anyio
@@ -32,6 +35,57 @@ async def test_what_is_subscribed_while_it_comes_back_is_heard(server: EmbeddedS
             await connection.publish(subject, b"")
         await until(lambda: len(heard) == len(subjects), 5)
         assert set(heard.values()) == {1}
+
+
+async def test_leaving_a_subject_does_not_deafen_when_it_is_cancelled(server: EmbeddedServer) -> None:
+    async with connected(server) as js:
+        connection = js.connection
+        heard: list[Message] = []
+        await connection.subscribe("a", heard.append)
+        left = await connection.subscribe("b", heard.append)
+        with frozen(server):
+            leaving = asyncio.create_task(connection.unsubscribe(left))
+            await asyncio.sleep(0)
+            leaving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaving
+        await connection.publish("b", b"")
+        await connection.publish("a", b"")
+        await until(lambda: heard, 5)
+        assert [message.subject for message in heard] == ["a"]
+
+
+async def test_what_is_being_sent_when_an_outbox_closes_is_sent(js: JetStream) -> None:
+    connection = js.connection
+    heard: list[str] = []
+    await connection.subscribe("out.*", lambda message: heard.append(message.subject))
+    outbox = Outbox(connection)
+    begun = asyncio.Event()
+    publish = connection.publish
+
+    async def slowly(*args: Any, **more: Any) -> None:
+        begun.set()
+        await asyncio.sleep(0)  # as where the client's buffer is full
+        await publish(*args, **more)
+
+    connection.publish = slowly  # type: ignore[method-assign]
+    for n in range(3):
+        outbox.post(f"out.{n}", f"out.{n}", b"")
+    await begun.wait()
+    await outbox.aclose()
+    await until(lambda: len(heard) == 3, 5)
+
+
+async def test_a_client_that_can_not_be_closed_in_time_leaves_no_socket(server: EmbeddedServer) -> None:
+    this = psutil.Process()
+    before = this.num_fds()
+    async with connected(server) as js:
+        connection = js.connection
+        client = connection._client
+        assert client is not None and this.num_fds() > before
+        await connection._close_client(client, 0.0)
+        await asyncio.sleep(0)
+        assert this.num_fds() == before
 
 
 async def test_headers_both_ways_and_their_size(js: JetStream) -> None:

@@ -13,7 +13,8 @@ from genro_nats.errors import DeliveryForgottenError
 from genro_nats.message import new_id
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.delivery import Delivery
-from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.jetstream import API, JetStream
+from genro_nats.transport.nats import Message
 from genro_nats.transport.publisher import PubAck, Publication, Publisher
 from genro_nats.transport.puller import Puller
 from genro_nats.transport.streams import ConsumerSpec, consumer_state, ensure_consumer
@@ -96,7 +97,7 @@ async def test_few_pulls_wait_when_slots_come_free_one_by_one(js: JetStream) -> 
         for _ in range(63):
             puller.add_slots()
             await asyncio.sleep(0)
-        await asyncio.sleep(0.05)  # nothing further is to come
+        await until(lambda: puller._planned is None)
         assert (await consumer_state(js, name, "all")).waiting <= 8
         await fill(js, name, 64)
         await until(lambda: len(held) == 64)
@@ -208,10 +209,12 @@ async def test_pulls_that_expire_are_made_again(js: JetStream) -> None:
     name = await queue(js)
     held: list[Delivery] = []
     inbox = f"test.pull.{new_id().hex()}."
+    asked: list[Message] = []
+    await js.connection.subscribe(f"{API}CONSUMER.MSG.NEXT.{name}.all", asked.append)
     puller = Puller(js, name, "all", inbox, held.append, expires=0.3, heartbeat=0.1)
     puller.add_slots(4)
     await puller.start()
-    await asyncio.sleep(1.0)  # three of them
+    await until(lambda: len(asked) >= 4)  # three of them have expired
     await fill(js, name, 4)
     await until(lambda: len(held) == 4)
     assert puller.silences == 0

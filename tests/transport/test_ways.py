@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from genro_nats import ConnectionLostError, NatsExecutor, NoWorkersError
 from genro_nats.testing import WorkerProcess
 from tests.transport.brokers import Brokers
 from tests.transport.conftest import call_through
@@ -90,9 +91,20 @@ async def test_secure_websocket(brokers: Brokers, caplog: Caplog, authority: Aut
     await call_through(caplog, {"url": broker.url("wss"), "tls_ca": authority.file})
 
 
-async def test_a_prefix_keeps_pools_of_one_subject_apart(brokers: Brokers) -> None:
-    from genro_nats import NatsExecutor, NoWorkersError
+async def test_tls_hostname_of_a_secure_websocket(
+    brokers: Brokers, caplog: Caplog, authority: Authority
+) -> None:
+    named = authority.issue("named", "nats.example")
+    tls = f'tls {{ cert_file: "{named.cert}", key_file: "{named.key}" }}'
+    broker = brokers(f'websocket {{ host: "127.0.0.1", port: $WEB, {tls} }}')
+    way = {"url": broker.url("wss"), "tls_ca": authority.file}
+    await call_through(caplog, {**way, "tls_hostname": "nats.example"})
+    other = NatsExecutor("other", subject="x", tls_hostname="other.example", connect_timeout=2.0, **way)
+    with pytest.raises(ConnectionLostError, match="tls_hostname"):
+        await other.start()
 
+
+async def test_a_prefix_keeps_pools_of_one_subject_apart(brokers: Brokers) -> None:
     url = brokers().url()
     worker = {"url": url, "subject": "tasks.way", "prefix": "red", "max_workers": 1, "spares": 0}
     with WorkerProcess(worker):

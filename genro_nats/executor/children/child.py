@@ -67,12 +67,16 @@ class Child:
 
     def open(self) -> tuple[socket.socket, int]:
         """Make the pipe; the child's end of it and the tokens' read end (the caller closes the former)."""
-        ours, theirs = socket.socketpair()
+        self._tokens_r, self._tokens_w = os.pipe()
+        os.set_blocking(self._tokens_r, False)
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            self.close_tokens()
+            raise
         with contextlib.suppress(OSError):
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
             theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
-        self._tokens_r, self._tokens_w = os.pipe()
-        os.set_blocking(self._tokens_r, False)
         self._pipe = Pipe(ours, self._received, self._ended)
         return theirs, self._tokens_r
 

@@ -8,8 +8,7 @@ executor and the NATS worker both stand on this.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from math import inf
 from typing import Any, Final
@@ -31,7 +30,7 @@ class ChildPool:
 
     def __init__(self, plan: PoolPlan) -> None:
         self.plan = plan
-        self.queue: deque[Work] = deque()
+        self.queue: OrderedDict[Work, None] = OrderedDict()  # callers leave it from anywhere in the line
         self._short = ShortCalls()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -95,10 +94,10 @@ class ChildPool:
                 self._expired(work, seconds)
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
-        work.short = not work.stream and self._short.is_short(work.key)
+        work.short = not work.stream and not work.solo and self.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
-            self.queue.append(work)
+            self.queue[work] = None
         else:
             self._send(child, work)
 
@@ -109,13 +108,32 @@ class ChildPool:
         child = work.child
         self._fail(work, error)
         if child is None:
-            with contextlib.suppress(ValueError):
-                self.queue.remove(work)
+            self.queue.pop(work, None)
         elif child.single and not work.stream:
             self._free(child, work)
         else:
             child.control(Frame(FrameKind.CANCEL, work.id))
             self._loop.call_later(self.plan.cancel_grace, self._insist, child, work)
+
+    def ask(self, work: Work, error: ExecutorError) -> None:
+        """Ask a running call to end by itself; after ``cancel_grace`` seconds it is ended as by ``cancel``."""
+        child = work.child
+        if child is not None and child.head is not work:
+            self.on_unstarted(child.take_back())
+        if work.done or work.child is None:
+            self.cancel(work, error)
+            return
+        self.control(work, Frame(FrameKind.CANCEL, work.id))
+        self._loop.call_later(self.plan.cancel_grace, self.cancel, work, error)
+
+    def is_short(self, key: bytes) -> bool:
+        """Are calls of this function seen to be so short that they are sent ahead?"""
+        return self._short.is_short(key)
+
+    def room(self, ahead: bool = False) -> int:
+        """How many more calls could begin at once; with ``ahead`` also those that short ones may wait behind."""
+        slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.paused)
+        return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
 
     def control(self, work: Work, frame: Frame) -> None:
         """Send a frame to the child that runs this call, if one does."""
@@ -152,16 +170,16 @@ class ChildPool:
 
     def _refill(self, child: Child) -> None:
         queue = self.queue
-        while queue and room(child, queue[0].short):
-            self._send(child, queue.popleft())
+        while queue and room(child, next(iter(queue)).short):
+            self._send(child, queue.popitem(last=False)[0])
 
     def on_capacity(self) -> None:
         """There may be room: give out what waits."""
         while self.queue:
-            child = choose(self.roster.active, self.queue[0].short)
+            child = choose(self.roster.active, next(iter(self.queue)).short)
             if child is None:
                 return
-            self._send(child, self.queue.popleft())
+            self._send(child, self.queue.popitem(last=False)[0])
 
     def _watch_stalls(self) -> None:
         self._stall_timer = self._loop.call_later(STALL, self._look_for_stalls)
@@ -182,7 +200,8 @@ class ChildPool:
         for work in reversed(works):
             if not work.done:
                 work.short = False
-                self.queue.appendleft(work)
+                self.queue[work] = None
+                self.queue.move_to_end(work, last=False)
 
     def take_unstarted(self) -> list[Work]:
         """Every call that has not started, sent ahead or queued, in order; they are nobody's now.
@@ -247,7 +266,7 @@ class ChildPool:
         """There is no child, and none can be started: waiting calls would wait for ever."""
         if self.roster.active:
             return
-        works, self.queue = self.queue, deque()
+        works, self.queue = self.queue, OrderedDict()
         for work in works:
             self._fail(work, ExecutorError(f"The pool '{self.plan.name}' has no children left: {error}"))
 

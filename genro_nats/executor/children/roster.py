@@ -22,6 +22,7 @@ from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
 from genro_nats.executor.children.work import Work
+from genro_nats.transport.backoff import backoff
 
 __all__ = ["Listener", "PoolPlan", "Roster", "no_event"]
 
@@ -102,13 +103,18 @@ class Roster:
         self._loop = asyncio.get_running_loop()
         await self._spawner.start(self.plan.start_timeout)
         starting = [asyncio.ensure_future(self._new_child()) for _ in range(self.plan.size)]
+        self._starting += len(starting)
         try:
-            self.active += await asyncio.gather(*starting)
+            children = await asyncio.gather(*starting)
         except BaseException:
             for task in starting:
                 task.cancel()
             await asyncio.gather(*starting, return_exceptions=True)
             raise
+        finally:
+            self._starting -= len(starting)
+        # One may have ended while it waited for the others.
+        self.active += [child for child in children if not child.ended]
         self.keep_full()
 
     async def aclose(self) -> None:
@@ -146,7 +152,7 @@ class Roster:
     # -- one child ----------------------------------------------------------
 
     async def _new_child(self) -> Child:
-        """A child that has said hello and run the initializer."""
+        """A child that has said hello, run the initializer, and lives."""
         plan = self.plan
         child = Child(
             plan.setup.slots,
@@ -155,8 +161,8 @@ class Roster:
             self._on_end,
             single=plan.setup.mode == "sync",
         )
-        hello = self._hello[child] = self._loop.create_future()
         theirs, tokens = child.open()
+        hello = self._hello[child] = self._loop.create_future()
         try:
             async with asyncio.timeout(plan.start_timeout):
                 child.pid = await self._spawner.spawn(
@@ -165,6 +171,8 @@ class Roster:
                 theirs.close()
                 await hello
                 await self._initialize(child)
+            if child.ended:  # who is struck off before it joins would never be missed
+                raise _lost(child, ())
         except BaseException as error:
             self._discard(child)
             if isinstance(error, TimeoutError):
@@ -188,6 +196,7 @@ class Roster:
         child.served = 0
 
     def _discard(self, child: Child) -> None:
+        child.close_tokens()
         if self._loop.is_closed():
             return  # its loop ended below it: nothing here can be told any more, and the template is gone
         if child.pid and not child.ended:
@@ -297,7 +306,6 @@ class Roster:
         self.keep_full()
 
     async def _new_child_at_last(self) -> Child:
-        first, last = _BACKOFF
         while True:
             try:
                 child = await self._new_child()
@@ -308,7 +316,7 @@ class Roster:
                 self.plan.on_event("child.failed", error=str(error), failures=self._failures + 1)
                 if not self.active and self._failures >= _PATIENCE:
                     self._listener.on_starved(error)
-                await asyncio.sleep(min(last, first * 2 ** min(self._failures, 10)))
+                await asyncio.sleep(backoff(self._failures, *_BACKOFF))
                 self._failures += 1
             else:
                 self._failures = 0
@@ -331,7 +339,6 @@ class Roster:
         self._background(self._restart_spawner())
 
     async def _restart_spawner(self) -> None:
-        first, last = _BACKOFF
         for attempt in range(1 << 30):
             try:
                 await self._spawner.start(self.plan.start_timeout)
@@ -339,16 +346,17 @@ class Roster:
             except (ExecutorError, OSError) as error:
                 log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
                 self._listener.on_starved(error)
-            await asyncio.sleep(min(last, first * 2 ** min(attempt, 10)))
+            await asyncio.sleep(backoff(attempt, *_BACKOFF))
             self._spawner = self._new_spawner()
 
 
 def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
     status = child.exit_status
     how = "ended" if status is None else _describe(status)
-    what = ", ".join(work.key.decode(errors="replace") for work in orphans) or "no call"
+    calls = ", ".join(work.key.decode(errors="replace") for work in orphans)
+    what = f"{calls}. The call may have had effects" if calls else "no call"
     return WorkerLostError(
-        f"The child process {child.pid} {how} while it ran {what}. The call may have had effects.",
+        f"The child process {child.pid} {how} while it ran {what}.",
         pid=child.pid,
         exitcode=status,
     )

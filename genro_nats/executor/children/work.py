@@ -20,9 +20,10 @@ class Work:
 
     ``parts``: the frame's chunks. ``key``: the function's name, for the memory of
     short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
+    ``solo``: it is never sent ahead behind another call.
     """
 
-    __slots__ = ("child", "deadline", "done", "id", "key", "parts", "short", "stream", "timer")
+    __slots__ = ("child", "deadline", "done", "id", "key", "parts", "short", "solo", "stream", "timer")
 
     def __init__(
         self, id: bytes, parts: Sequence[Buffer], key: bytes, *, deadline: float = inf, stream: bool = False
@@ -33,6 +34,7 @@ class Work:
         self.deadline = deadline
         self.stream = stream
         self.short = False
+        self.solo = False
         self.done = False
         self.child: Child | None = None
         self.timer: asyncio.TimerHandle | None = None

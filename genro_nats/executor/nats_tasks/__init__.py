@@ -1,0 +1,1 @@
+"""Durable tasks on the caller's side of NATS pools."""

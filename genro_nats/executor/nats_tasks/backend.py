@@ -1,0 +1,203 @@
+"""The tasks of a NATS pool, as its engine keeps them: everything in one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from genro_nats.codec.frame import decode
+from genro_nats.config import PoolOptions
+from genro_nats.errors import (
+    CallTimeoutError,
+    ExecutorClosedError,
+    ExecutorError,
+    TaskCancelledError,
+    TaskFailedError,
+)
+from genro_nats.executor.nats_tasks.graves import Graves
+from genro_nats.executor.nats_tasks.lookup import Lookup
+from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.executor.nats_tasks.recurring import Recurring
+from genro_nats.executor.nats_tasks.submit import Backlog, Submitter
+from genro_nats.executor.nats_tasks.watch import Watch
+from genro_nats.executor.wire import CallEncoder, load_reply
+from genro_nats.tasks.backend import DeadLetter
+from genro_nats.tasks.request import TaskRequest
+from genro_nats.tasks.schedule import Schedule, ScheduleSpec
+from genro_nats.tasks.status import TaskState, TaskStatus
+from genro_nats.tasks.store import StateStore, Stored
+from genro_nats.tasks.streams import ensure_streams
+from genro_nats.transport.clock import ServerClock
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.nats import Connection
+from genro_nats.transport.subjects import TaskSubjects, api_inbox
+
+__all__ = ["NatsTasks"]
+
+_DAY: Final = 86_400.0  # seconds that a request waits for a worker
+
+
+class NatsTasks:
+    """Meets ``TaskBackend`` on JetStream. It begins with its first use."""
+
+    def __init__(
+        self, connection: Connection, options: PoolOptions, name: str, owner: str, encoder: CallEncoder
+    ) -> None:
+        assert options.subject is not None
+        self._connection = connection
+        self._options = options
+        self._name = name
+        self._subjects = subjects = TaskSubjects(options.prefix, options.subject)
+        self._js = js = JetStream(connection, api_inbox(options.prefix, owner))
+        self._clock = clock = ServerClock(js, subjects.tasks_stream)
+        self._store = store = StateStore(js, subjects)
+        self._outcomes = Outcomes(js, subjects, store, owner)
+        wait = options.overload == "wait"
+        backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
+        self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
+        self._lookup = Lookup(js, subjects, store)
+        self._recurring = Recurring(js, subjects, self._submitter)
+        self._graves = Graves(js, subjects, owner)
+        self._starting: asyncio.Task[None] | None = None
+
+    # -- life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Hear, and create the streams, unless that is done. Raises as ``ensure_streams``."""
+        if self._starting is None or (self._starting.done() and self._starting.exception() is not None):
+            self._starting = asyncio.ensure_future(self._start())
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        await self._js.aclose()  # what an earlier attempt left
+        await self._js.start()
+        await ensure_streams(self._js, self._subjects, self._options)
+        await self._outcomes.start()
+
+    async def aclose(self) -> None:
+        """Hear no more; the tasks live on."""
+        if self._starting is None:
+            return
+        self._starting.cancel()
+        await asyncio.gather(self._starting, return_exceptions=True)
+        await self._outcomes.aclose(
+            ExecutorClosedError(
+                f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
+            )
+        )
+        await self._clock.aclose()
+        await self._js.aclose()
+
+    # -- storing --------------------------------------------------------------
+
+    async def enqueue(self, request: TaskRequest) -> str:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._submitter.enqueue(request)
+
+    async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._submitter.enqueue_many(requests)
+
+    # -- one task -------------------------------------------------------------
+
+    async def status(self, id: str) -> TaskStatus:
+        """See ``TaskBackend``."""
+        await self.start()
+        return (await self._lookup.status(id))[0]
+
+    async def result(self, id: str, timeout: float | None) -> Any:
+        """See ``TaskBackend``."""
+        await self.start()
+        stored = await self._settled(id, timeout)
+        try:
+            return _value(id, stored)
+        finally:
+            if not stored.record.keep:
+                self._outcomes.forget(id)
+                await self._store.note("ask", "forget", id, ttl=_DAY)
+
+    async def _settled(self, id: str, timeout: float | None) -> Stored:
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._outcomes.wait(id, self._lookup.waiting)
+        except TimeoutError:
+            raise CallTimeoutError(
+                f"Task {id} was not settled within {timeout:g} s; it lives on.", timeout=timeout, task_id=id
+            ) from None
+
+    async def cancel(self, id: str, timeout: float) -> bool:
+        """See ``TaskBackend``."""
+        await self.start()
+        status, _ = await self._lookup.status(id)
+        if status.settled:
+            return status.state is TaskState.CANCELLED
+        await self._store.note("ask", "cancel", id, ttl=_DAY)
+        try:
+            stored = await self._settled(id, timeout)
+        except CallTimeoutError:
+            return False
+        return stored.record.state is TaskState.CANCELLED
+
+    async def watch(self, id: str) -> Watch:
+        """See ``TaskBackend``."""
+        await self.start()
+        progress = self._subjects.about("note", "progress", id)
+        watch = Watch(id, self._connection, progress, self._outcomes, self._lookup)
+        await watch.start()
+        return watch
+
+    # -- many -----------------------------------------------------------------
+
+    async def tasks(self, state: TaskState | None, limit: int) -> list[TaskStatus]:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._lookup.tasks(state, limit)
+
+    async def schedule(self, name: str, spec: ScheduleSpec, request: TaskRequest) -> None:
+        """See ``TaskBackend``."""
+        await self.start()
+        await self._recurring.store(name, spec, request)
+
+    async def schedules(self) -> list[Schedule]:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._recurring.list()
+
+    async def unschedule(self, name: str) -> bool:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._recurring.remove(name)
+
+    async def dead(self, limit: int) -> list[DeadLetter]:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._graves.list(limit)
+
+    async def replay(self, id: str) -> str:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._graves.replay(id)
+
+    async def drop(self, id: str) -> bool:
+        """See ``TaskBackend``."""
+        await self.start()
+        return await self._graves.drop(id)
+
+
+def _value(id: str, stored: Stored) -> Any:
+    """The value of a settled task, or what it ended in, raised."""
+    record = stored.record
+    if record.state is TaskState.CANCELLED:
+        raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
+    if len(stored.outcome):
+        return load_reply(decode(stored.outcome)[0])
+    raise TaskFailedError(
+        f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
+        task_id=id,
+        reason=record.reason,
+        error=record.error,
+        attempts=record.attempts,
+    )

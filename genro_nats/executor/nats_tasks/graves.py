@@ -1,0 +1,65 @@
+"""Dead letters, read and acted on by an operator."""
+
+from __future__ import annotations
+
+import json
+
+from genro_nats.codec.frame import decode, encode
+from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
+from genro_nats.message import new_id
+from genro_nats.tasks.backend import DeadLetter
+from genro_nats.tasks.letter import unpack_letter
+from genro_nats.tasks.request import OWNER
+from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import TaskSubjects, token
+
+__all__ = ["Graves"]
+
+
+class Graves:
+    """The dead letters of one pool."""
+
+    def __init__(self, js: JetStream, subjects: TaskSubjects, owner: str) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._owner = owner
+        self._publisher = Publisher(js, subjects.tasks_stream)
+
+    async def list(self, limit: int) -> list[DeadLetter]:
+        """The oldest ones."""
+        found = await scan(self._js, self._subjects.dead_stream, self._subjects.of("dead", "*"), limit=limit)
+        return [unpack_letter(message.data)[0] for message in found]
+
+    async def replay(self, id: str) -> str:
+        """Enqueue its call as a new task; the letter is dropped once that is stored."""
+        found = await self._find(id)
+        if found is None:
+            raise TaskNotFoundError(f"There is no dead letter {id!r}.", task_id=id)
+        _, subject, data = unpack_letter(found.data)
+        fresh = (self._owner + new_id().hex())[: 2 * OWNER]
+        try:
+            frame, _ = decode(data)
+            meta = json.loads(frame.meta)
+        except (DecodeError, ValueError) as error:
+            raise TaskError(
+                f"The dead letter {id!r} holds no call that could be replayed: {error}", task_id=id
+            ) from error
+        frame.id = bytes.fromhex(fresh)
+        frame.meta = json.dumps({**meta, "id": fresh}).encode()
+        *_, level, key, _old = subject.split(".")
+        where = self._subjects.of("task", "now", level, key, token(fresh))
+        await self._publisher.publish(where, encode(frame), msg_id=fresh)
+        await self.drop(id)
+        return fresh
+
+    async def drop(self, id: str) -> bool:
+        """Remove a letter; was it there?"""
+        return await purge_subject(self._js, self._subjects.dead_stream, self._subject(id)) > 0
+
+    async def _find(self, id: str) -> StoredMessage | None:
+        return await get_last(self._js, self._subjects.dead_stream, self._subject(id))
+
+    def _subject(self, id: str) -> str:
+        return self._subjects.of("dead", token(id))

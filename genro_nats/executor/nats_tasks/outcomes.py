@@ -1,0 +1,215 @@
+"""Waiting for tasks without asking: the server tells each state once it is stored.
+
+One subscription hears of all tasks that this pool instance enqueued; a task of
+somebody else has one of its own while it is waited for. What was told while
+the connection was down is read afterwards, for those that are waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from genro_nats.errors import DecodeError, ExecutorError
+from genro_nats.tasks.record import unpack
+from genro_nats.tasks.store import StateStore, Stored
+from genro_nats.transport.direct import multi_last
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.nats import Message, Subscription
+from genro_nats.transport.subjects import TaskSubjects, from_token
+
+__all__ = ["Outcomes"]
+
+log: Final = logging.getLogger("genro_nats.executor")
+
+_EXPECTED: Final = 100_000  # own tasks whose end is expected; of the oldest beyond that the outcome is read
+_RECENT: Final = 1000  # outcomes kept that nobody has waited for yet
+_RECENT_BYTES: Final = 16 << 20
+
+Listener = Callable[[Stored], object]
+
+
+class _Entry:
+    """One task that is waited for, watched, or expected."""
+
+    __slots__ = ("listeners", "subscription", "waiters")
+
+    def __init__(self) -> None:
+        self.waiters: set[asyncio.Future[Stored]] = set()
+        self.listeners: list[Listener] = []
+        self.subscription: Subscription | None = None
+
+    @property
+    def wanted(self) -> bool:
+        return bool(self.waiters or self.listeners)
+
+
+class Outcomes:
+    """Hears what becomes of tasks. ``owner``: what the ids of this pool instance's tasks begin with."""
+
+    def __init__(self, js: JetStream, subjects: TaskSubjects, store: StateStore, owner: str) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._store = store
+        self._owner = owner
+        self._entries: dict[str, _Entry] = {}
+        self._expected: OrderedDict[str, None] = OrderedDict()
+        self._recent: OrderedDict[str, Stored] = OrderedDict()
+        self._recent_bytes = 0
+        self._reading: asyncio.Task[None] | None = None
+        self._own: Subscription | None = None
+
+    async def start(self) -> None:
+        """Hear of own tasks from now on."""
+        connection = self._js.connection
+        self._own = await connection.subscribe(self._subjects.of("told", self._owner, "*"), self._told)
+        connection.on_down.append(self._missed)
+        connection.on_up.append(self._came_back)
+
+    async def aclose(self, error: ExecutorError) -> None:
+        """Hear no more; who waits gets ``error``."""
+        if self._reading is not None:
+            self._reading.cancel()
+        for entry in list(self._entries.values()):
+            for waiter in entry.waiters:
+                _fail(waiter, error)
+        self._entries.clear()
+        if self._own is not None:
+            await self._js.connection.unsubscribe(self._own)
+
+    # -- waiting ------------------------------------------------------------
+
+    def expect(self, id: str) -> None:
+        """An own task is about to be stored: its outcome will be told."""
+        self._expected[id] = None
+        if len(self._expected) > _EXPECTED:
+            self._expected.popitem(last=False)
+
+    def unexpect(self, id: str) -> None:
+        """It was not stored."""
+        self._expected.pop(id, None)
+
+    async def wait(self, id: str, exists: Callable[[str], Awaitable[object]]) -> Stored:
+        """The settled state. ``exists(id)`` is awaited where nothing is stored, and raises if there is no task."""
+        if (kept := self._recent.get(id)) is not None:
+            return kept
+        waiter: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
+        sure = id in self._expected
+        entry = await self._entry(id)
+        entry.waiters.add(waiter)
+        try:
+            if not sure:
+                await self._look(id, waiter, exists)
+            return await waiter
+        finally:
+            entry.waiters.discard(waiter)
+            await self._release(id, entry)
+
+    async def _look(
+        self, id: str, waiter: asyncio.Future[Stored], exists: Callable[[str], Awaitable[object]]
+    ) -> None:
+        stored = await self._store.load(id)
+        if stored is None:
+            await exists(id)
+        elif stored.record.state.settled and not waiter.done():
+            waiter.set_result(stored)
+
+    async def listen(self, id: str, listener: Listener) -> None:
+        """Call ``listener`` with each state that is stored from now on."""
+        (await self._entry(id)).listeners.append(listener)
+
+    async def unlisten(self, id: str, listener: Listener) -> None:
+        """No more of that."""
+        entry = self._entries.get(id)
+        if entry is not None and listener in entry.listeners:
+            entry.listeners.remove(listener)
+            await self._release(id, entry)
+
+    async def _entry(self, id: str) -> _Entry:
+        entry = self._entries.get(id)
+        if entry is None:
+            entry = self._entries[id] = _Entry()
+            told = self._subjects.told(id)
+            if told.split(".")[-2] != self._owner:
+                entry.subscription = await self._js.connection.subscribe(told, self._told)
+        return entry
+
+    async def _release(self, id: str, entry: _Entry) -> None:
+        if entry.wanted or self._entries.get(id) is not entry:
+            return
+        del self._entries[id]
+        if entry.subscription is not None:
+            await self._js.connection.unsubscribe(entry.subscription)
+
+    # -- hearing ------------------------------------------------------------
+
+    def _told(self, message: Message) -> None:
+        id = from_token(message.subject.rpartition(".")[2])
+        if id not in self._entries and id not in self._expected:
+            return
+        try:
+            record, outcome = unpack(message.data)
+        except DecodeError as error:
+            log.warning("task %s: %s", id, error)
+            return
+        seq = message.headers.get("Nats-Sequence", "0")
+        self._tell(id, Stored(record, outcome, int(seq) if seq.isdigit() else 0))
+
+    def _tell(self, id: str, stored: Stored) -> None:
+        entry = self._entries.get(id)
+        if entry is not None:
+            for listener in list(entry.listeners):
+                listener(stored)
+        if not stored.record.state.settled:
+            return
+        expected = id in self._expected
+        self._expected.pop(id, None)
+        if entry is not None and entry.waiters:
+            for waiter in entry.waiters:
+                if not waiter.done():
+                    waiter.set_result(stored)
+        elif expected:
+            self._keep(id, stored)
+
+    def _keep(self, id: str, stored: Stored) -> None:
+        self._recent[id] = stored
+        self._recent_bytes += len(stored.outcome)
+        while len(self._recent) > _RECENT or self._recent_bytes > _RECENT_BYTES:
+            _, dropped = self._recent.popitem(last=False)
+            self._recent_bytes -= len(dropped.outcome)
+
+    def forget(self, id: str) -> None:
+        """Its outcome was read, and is to be deleted."""
+        dropped = self._recent.pop(id, None)
+        if dropped is not None:
+            self._recent_bytes -= len(dropped.outcome)
+
+    # -- after an outage ------------------------------------------------------
+
+    def _missed(self) -> None:
+        self._expected.clear()
+
+    def _came_back(self) -> None:
+        if self._entries:
+            self._reading = asyncio.ensure_future(self._read_all())
+
+    async def _read_all(self) -> None:
+        """What was told meanwhile, of those that are waited for."""
+        wanted = {self._subjects.state(id): id for id in self._entries}
+        try:
+            found = await multi_last(self._js, self._subjects.states_stream, list(wanted))
+        except ExecutorError as error:
+            log.warning("states of tasks could not be read after an outage: %s", error)
+            return
+        for subject, message in found.items():
+            record, outcome = unpack(message.data)
+            self._tell(wanted[subject], Stored(record, outcome, message.seq))
+
+
+def _fail(waiter: asyncio.Future[Stored], error: ExecutorError) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
+        waiter.exception()  # one that left does not look at it

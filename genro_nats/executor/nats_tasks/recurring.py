@@ -1,0 +1,69 @@
+"""Schedules: stored once, fired by the server."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from genro_nats.executor.nats_tasks.submit import Submitter
+from genro_nats.tasks.message import read_message
+from genro_nats.tasks.request import TaskRequest
+from genro_nats.tasks.schedule import Schedule, ScheduleSpec
+from genro_nats.transport.direct import StoredMessage, get_last, scan
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.schedules import REMOVAL, cron_headers, every_headers, parse, require_recurring
+from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.times import from_rfc3339
+
+__all__ = ["Recurring"]
+
+_LIMIT: Final = 10_000  # schedules listed
+_REMOVED: Final = 1.0  # seconds that the empty message which replaces a schedule stays
+
+
+class Recurring:
+    """The schedules of one pool."""
+
+    def __init__(self, js: JetStream, subjects: TaskSubjects, submitter: Submitter) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._submitter = submitter
+        self._publisher = Publisher(js, subjects.tasks_stream)
+
+    async def store(self, name: str, spec: ScheduleSpec, request: TaskRequest) -> None:
+        """Store a schedule, or replace the one of that name."""
+        require_recurring(self._js)
+        options = request.options
+        request.id = name
+        target = self._subjects.task(options.priority, options.key, name)
+        by_cron = spec.cron and cron_headers(spec.cron, spec.timezone, target)
+        headers = by_cron or every_headers(spec.every, target)
+        await self._publisher.publish(self._subject(name), self._submitter.frame(request), headers)
+
+    async def list(self) -> list[Schedule]:
+        """All schedules, by name."""
+        where = self._subjects.of("schedule", "*")
+        found = await scan(self._js, self._subjects.tasks_stream, where, limit=_LIMIT)
+        schedules = [schedule for message in found if (schedule := _read(message)) is not None]
+        return sorted(schedules, key=lambda schedule: schedule.name)
+
+    async def remove(self, name: str) -> bool:
+        """Remove a schedule, which needs no right to purge: a message that is none takes its place."""
+        found = await get_last(self._js, self._subjects.tasks_stream, self._subject(name))
+        if found is None or _read(found) is None:
+            return False
+        await self._publisher.publish(self._subject(name), headers=REMOVAL, ttl=_REMOVED)
+        return True
+
+    def _subject(self, name: str) -> str:
+        return self._subjects.of("schedule", token(name))
+
+
+def _read(message: StoredMessage) -> Schedule | None:
+    told = parse(message.headers)
+    if told is None:
+        return None
+    spec = ScheduleSpec(told.cron, told.timezone, told.every)
+    created = from_rfc3339(message.time)
+    name = from_token(message.subject.rpartition(".")[2])
+    return Schedule(name, spec, read_message(message.data).function, created)

@@ -1,0 +1,221 @@
+"""Storing tasks: where a task waits, what guards it from being stored twice, how many may wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from math import inf
+from typing import Final
+
+from genro_nats.codec.frame import Flag, encode
+from genro_nats.codec.functions import label
+from genro_nats.errors import ExecutorError, ExecutorOverloadError, SequenceConflictError
+from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.executor.wire import CallEncoder
+from genro_nats.tasks.message import meta_of
+from genro_nats.tasks.request import TaskRequest, call_id
+from genro_nats.tasks.store import StateStore
+from genro_nats.tasks.streams import LEVELS
+from genro_nats.transport.clock import ServerClock
+from genro_nats.transport.direct import StoredMessage, get_last
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.publisher import Publication, Publisher
+from genro_nats.transport.schedules import at_headers, fired_by, require_delays
+from genro_nats.transport.streams import consumer_state
+from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.times import from_rfc3339
+
+__all__ = ["Backlog", "Submitter", "run_id"]
+
+_ATTEMPTS: Final = 10  # when the task that has the key ends at the moment it is looked at
+_TOGETHER: Final = 64  # tasks admitted after one look at the backlog: so far may each caller overshoot
+_PAUSE: Final = (0.05, 1.0)  # seconds between two looks at a full pool, first and longest
+
+
+class Backlog:
+    """Admits tasks as long as fewer than ``max_queued`` wait."""
+
+    def __init__(self, js: JetStream, stream: str, limit: int | None, *, wait: bool, name: str) -> None:
+        self._js = js
+        self._stream = stream
+        self._limit = limit
+        self._wait = wait
+        self._name = name
+        self._admitted = 0
+
+    async def admit(self) -> None:
+        """Room for one more. Raises ExecutorOverloadError, if the pool does not wait."""
+        if self._limit is None:
+            return
+        pause, longest = _PAUSE
+        while self._admitted <= 0:
+            waiting = await self._waiting()
+            self._admitted = min(_TOGETHER, self._limit - waiting)
+            if self._admitted > 0:
+                break
+            if not self._wait:
+                raise ExecutorOverloadError(
+                    f"Pool '{self._name}' has {waiting:,} tasks waiting; max_queued is {self._limit:,}. "
+                    "Try again later, start more workers, or raise max_queued.",
+                    executor=self._name,
+                    max_queued=self._limit,
+                    retry_after=longest,
+                )
+            await asyncio.sleep(pause)
+            pause = min(longest, pause * 2)
+        self._admitted -= 1
+
+    async def _waiting(self) -> int:
+        states = await asyncio.gather(*(consumer_state(self._js, self._stream, level) for level in LEVELS))
+        return sum(state.pending for state in states)
+
+
+class Submitter:
+    """Stores tasks in the stream of one pool."""
+
+    def __init__(
+        self,
+        js: JetStream,
+        subjects: TaskSubjects,
+        store: StateStore,
+        outcomes: Outcomes,
+        clock: ServerClock,
+        encoder: CallEncoder,
+        backlog: Backlog,
+    ) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._store = store
+        self._outcomes = outcomes
+        self._clock = clock
+        self._encoder = encoder
+        self._backlog = backlog
+        self._publisher = Publisher(js, subjects.tasks_stream)
+        self._clock_starting: asyncio.Future[None] | None = None
+
+    async def enqueue(self, request: TaskRequest) -> str:
+        """Store one; the id of it, or of the one that is there."""
+        if request.options.id is not None and await self._store.load(request.id) is not None:
+            return request.id
+        await self._backlog.admit()
+        publication = await self._publication(request)
+        self._outcomes.expect(request.id)
+        for _ in range(_ATTEMPTS):
+            try:
+                await self._publisher.publish_one(publication)
+            except SequenceConflictError:
+                existing = await self._existing(publication)
+                if existing is None:
+                    continue  # it has just ended
+                self._outcomes.unexpect(request.id)
+                return existing
+            except BaseException:
+                self._outcomes.unexpect(request.id)
+                raise
+            return request.id
+        raise ExecutorOverloadError(
+            f"The key {request.options.key!r} changed hands {_ATTEMPTS} times: try again."
+        )
+
+    async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
+        """Store many, pipelined; those that have to be looked at one by one are stored so."""
+        if any(request.options.key or request.options.id for request in requests):
+            return [await self._caught(request) for request in requests]
+        publications: list[Publication | ExecutorError] = []
+        for request in requests:
+            publications.append(await self._prepared(request))
+        good = [one for one in publications if isinstance(one, Publication)]
+        acks = iter([outcome async for outcome in self._stored(good)])
+        outcomes: list[str | ExecutorError] = []
+        for request, publication in zip(requests, publications, strict=True):
+            outcome = next(acks) if isinstance(publication, Publication) else publication
+            if isinstance(outcome, ExecutorError):
+                self._outcomes.unexpect(request.id)
+            outcomes.append(outcome if isinstance(outcome, ExecutorError) else request.id)
+        return outcomes
+
+    async def _stored(self, publications: Iterable[Publication]) -> AsyncIterator[object]:
+        async with aclosing(self._publisher.publish_many(publications)) as acks:  # type: ignore[type-var]
+            async for ack in acks:
+                yield ack
+
+    async def _caught(self, request: TaskRequest) -> str | ExecutorError:
+        try:
+            return await self.enqueue(request)
+        except ExecutorError as error:
+            return error
+
+    async def _prepared(self, request: TaskRequest) -> Publication | ExecutorError:
+        try:
+            await self._backlog.admit()
+            publication = await self._publication(request)
+        except ExecutorError as error:
+            return error
+        self._outcomes.expect(request.id)
+        return publication
+
+    async def _publication(self, request: TaskRequest) -> Publication:
+        options, subjects = request.options, self._subjects
+        now_subject = subjects.task(options.priority, options.key, request.id)
+        due = await self._due(request)
+        headers = None
+        if due is not None:
+            headers = at_headers(due, now_subject)
+        data = self.frame(request, self._clock.now() if due is not None else None)
+        guard = ""
+        if options.key is not None:
+            guard = subjects.of("task", "*", "*", token(options.key), "*")
+        elif options.id is not None:
+            guard = subjects.of("task", "*", "*", "*", token(options.id))
+        return Publication(
+            now_subject
+            if due is None
+            else subjects.task(options.priority, options.key, request.id, later=True),
+            data,
+            headers,
+            request.id,
+            0 if guard else None,
+            guard,
+        )
+
+    async def _due(self, request: TaskRequest) -> float | None:
+        """When it is due, in the server's time; None: now."""
+        options = request.options
+        if options.delay is None and options.at is None:
+            return None
+        require_delays(self._js)
+        await self._clock_runs()
+        now = self._clock.now()
+        due = options.due_at if options.delay is None else now + options.delay
+        return due if due is not None and due > now else None
+
+    async def _clock_runs(self) -> None:
+        if self._clock_starting is None or (self._clock_starting.done() and self._clock_starting.exception()):
+            self._clock_starting = asyncio.ensure_future(self._clock.start())
+        await asyncio.shield(self._clock_starting)
+
+    def frame(self, request: TaskRequest, created_at: float | None = None) -> bytes:
+        """The task's message. Raises CodecError."""
+        call = request.call
+        seconds = inf if call.timeout is None else call.timeout
+        frame = self._encoder.frame(call, seconds, Flag.TASK | Flag.PROGRESS)
+        frame.id = call_id(request.id)
+        frame.name = request.name.encode()
+        meta = meta_of(request.id, label(call.function), call.trace_id, request.options, created_at)
+        frame.meta = json.dumps(meta).encode()
+        return encode(frame)
+
+    async def _existing(self, publication: Publication) -> str | None:
+        found = await get_last(self._js, self._subjects.tasks_stream, publication.expected_subject)
+        return None if found is None else run_id(found)
+
+
+def run_id(found: StoredMessage) -> str:
+    """The id of the task that a stored message is; a schedule's runs have the time in theirs."""
+    id = from_token(found.subject.rpartition(".")[2])
+    if ".schedule." not in fired_by(found.headers):
+        return id
+    return f"{id}.{datetime.fromtimestamp(from_rfc3339(found.time), UTC):%Y%m%dT%H%M%SZ}"

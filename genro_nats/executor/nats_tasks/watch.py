@@ -1,0 +1,77 @@
+"""The statuses of one task as the server and its worker tell them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from genro_nats.executor.nats_tasks.lookup import Lookup, read_progress
+from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.tasks.status import TaskStatus
+from genro_nats.tasks.store import Stored
+from genro_nats.transport.nats import Connection, Message, Subscription
+
+__all__ = ["Watch"]
+
+_WAITING = 1000  # statuses nobody has taken yet; of more, the oldest go: only the last one matters
+
+
+class Watch:
+    """Hears first, reads the present status then, so that nothing falls between."""
+
+    def __init__(
+        self, id: str, connection: Connection, subject: str, outcomes: Outcomes, lookup: Lookup
+    ) -> None:
+        self._id = id
+        self._connection = connection
+        self._subject = subject
+        self._outcomes = outcomes
+        self._lookup = lookup
+        self._queue: asyncio.Queue[TaskStatus] = asyncio.Queue()
+        self._last: TaskStatus | None = None
+        self._seq = 0
+        self._progress: Subscription | None = None
+
+    async def start(self) -> None:
+        """Begin. Raises TaskNotFoundError."""
+        await self._outcomes.listen(self._id, self._told)
+        self._progress = await self._connection.subscribe(self._subject, self._progressed)
+        try:
+            status, seq = await self._lookup.status(self._id)
+        except BaseException:
+            await self.aclose()
+            raise
+        if seq >= self._seq:
+            self._put(status)
+
+    async def receive(self) -> TaskStatus:
+        """The next status. Raises StopAsyncIteration after a settled one."""
+        if self._last is not None and self._last.settled and self._queue.empty():
+            raise StopAsyncIteration
+        return await self._queue.get()
+
+    async def aclose(self) -> None:
+        """Hear no more. Can be repeated."""
+        await self._outcomes.unlisten(self._id, self._told)
+        progress, self._progress = self._progress, None
+        if progress is not None:
+            await self._connection.unsubscribe(progress)
+
+    def _told(self, stored: Stored) -> None:
+        if stored.seq <= self._seq:
+            return
+        self._seq = stored.seq
+        status = stored.record.status(self._id)
+        same = self._last is not None and self._last.attempts == status.attempts
+        self._put(replace(status, progress=self._last.progress) if same and self._last else status)
+
+    def _progressed(self, message: Message) -> None:
+        update = read_progress(message.data)
+        if update is not None and self._last is not None and not self._last.settled:
+            self._put(replace(self._last, progress=update))
+
+    def _put(self, status: TaskStatus) -> None:
+        self._last = status
+        if self._queue.qsize() >= _WAITING:
+            self._queue.get_nowait()
+        self._queue.put_nowait(status)

@@ -1,0 +1,139 @@
+"""A task's message: the call's frame, whose meta says how the task is kept and retried.
+
+Meta, beside ``trace``: ``id``, ``at`` (where the function stood), and ``task``, an object
+with what differs from the defaults of ``TaskOptions``, and ``created`` (server time) if
+the message was stored for later.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head, check, decode, encode, name_of
+from genro_nats.errors import ConfigurationError, DecodeError
+from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, TaskOptions
+from genro_nats.tasks.request import call_id
+from genro_nats.tasks.retry import RetryPolicy
+
+__all__ = ["TaskMessage", "for_attempt", "meta_of", "read_message"]
+
+_POLICY: Final = ("retries", "backoff", "factor", "max_backoff", "retry_on", "give_up_on")
+_NO_POLICY: Final = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """What a worker needs to know of a task; the arguments stay pickled in ``data``."""
+
+    id: str
+    function: str
+    data: Buffer
+    head: Head
+    policy: RetryPolicy
+    expires: float | None
+    ttl: float
+    keep: bool
+    created_at: float | None
+
+    @property
+    def call_id(self) -> bytes:
+        """The id by which frames name it."""
+        return self.head.id
+
+    def named(self, id: str) -> TaskMessage:
+        """The same call as another task: a schedule's run."""
+        return replace(self, id=id)
+
+
+def meta_of(
+    id: str, at: str, trace: str, options: TaskOptions, created_at: float | None = None
+) -> dict[str, Any]:
+    """The meta of a task's frame."""
+    stated = {} if options is DEFAULT_OPTIONS else _stated(options)
+    if created_at is not None:
+        stated["created"] = round(created_at, 6)
+    meta: dict[str, Any] = {"id": id, "at": at}
+    if trace:
+        meta["trace"] = trace
+    if stated:
+        meta["task"] = stated
+    return meta
+
+
+def _stated(options: TaskOptions) -> dict[str, Any]:
+    policy = options.policy
+    stated: dict[str, Any] = {
+        name: value for name in _POLICY if (value := getattr(policy, name)) != getattr(_NO_POLICY, name)
+    }
+    if options.expires is not None:
+        stated["expires"] = options.expires
+    if options.result_ttl != DEFAULT_RESULT_TTL:
+        stated["ttl"] = options.result_ttl
+    if not options.keep_result:
+        stated["keep"] = False
+    return stated
+
+
+def read_message(data: Buffer) -> TaskMessage:
+    """A task's message, its meta checked; nothing is unpickled.
+
+    Raises:
+        DecodeError: it is no task.
+    """
+    head = check(data)
+    if head.kind != FrameKind.CALL or not head.flags & Flag.TASK:
+        raise DecodeError(f"A message of kind {head.kind} where tasks are expected.", id=head.id)
+    name = name_of(data, head)
+    at = 48 + head.n_name + 8 * head.n_buffers
+    try:
+        meta = json.loads(str(data[at : at + head.n_meta], "utf-8"))
+        facts = meta.get("task", {})
+        policy = {key: _listed(facts[key]) for key in _POLICY if key in facts}
+        return TaskMessage(
+            _text(meta["id"]),
+            name.decode(),
+            data,
+            head,
+            RetryPolicy(**policy) if policy else _NO_POLICY,
+            _number(facts.get("expires")),
+            _number(facts.get("ttl")) or DEFAULT_RESULT_TTL,
+            facts.get("keep", True) is not False,
+            _number(facts.get("created")),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, ConfigurationError) as error:
+        raise DecodeError(f"A task whose meta can't be read: {error!r}", id=head.id) from error
+
+
+def for_attempt(task: TaskMessage, attempt: int, checkpoint: bytes | None) -> bytes:
+    """The call's frame for another attempt than the first, with what an earlier one left."""
+    frame, _ = decode(task.data)
+    meta = json.loads(frame.meta)
+    frame.meta = json.dumps({**meta, "id": task.id, "attempt": attempt}).encode()
+    frame.id = call_id(task.id)
+    if checkpoint is not None:
+        frame.flags |= Flag.CHECKPOINT
+        frame.buffers = [*frame.buffers, checkpoint]
+    return encode(_sendable(frame))
+
+
+def _sendable(frame: Frame) -> Frame:
+    frame.body = bytes(frame.body)
+    return frame
+
+
+def _listed(value: Any) -> Any:
+    return tuple(map(_text, value)) if isinstance(value, list) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise TypeError(f"{value!r} is no number")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

@@ -1,0 +1,65 @@
+"""Reading and writing the stored states of a pool's tasks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from genro_nats.codec.frame import Buffer
+from genro_nats.tasks.record import Record, pack, unpack
+from genro_nats.transport.direct import get_last
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import TaskSubjects
+
+__all__ = ["StateStore", "Stored"]
+
+
+class Stored(NamedTuple):
+    """A record with its outcome's frame, and its sequence, which the next writer has to name."""
+
+    record: Record
+    outcome: Buffer
+    seq: int
+
+
+class StateStore:
+    """The states stream. Writers name the sequence that they know, and lose if it is not the last one."""
+
+    def __init__(self, js: JetStream, subjects: TaskSubjects) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._publisher = Publisher(js, subjects.states_stream)
+
+    async def load(self, id: str) -> Stored | None:
+        """What is stored of a task. Raises DecodeError, TransportError."""
+        found = await get_last(self._js, self._subjects.states_stream, self._subjects.state(id))
+        return None if found is None else Stored(*unpack(found.data), found.seq)
+
+    async def save(
+        self, id: str, record: Record, outcome: Buffer = b"", *, expected: int, ttl: float | None = None
+    ) -> int:
+        """Store a state over the one with the sequence ``expected`` (0: none); its own sequence.
+
+        Raises:
+            SequenceConflictError: somebody else stored one meanwhile.
+            TransportError: unknown whether it was stored.
+        """
+        ack = await self._publisher.publish(
+            self._subjects.state(id),
+            pack(record, outcome),
+            msg_id=None,
+            expected_last_subject_sequence=expected,
+            ttl=ttl,
+        )
+        return ack.seq
+
+    async def note(self, room: str, what: str, id: str, data: Buffer = b"", ttl: float | None = None) -> None:
+        """Store something beside the state: a request, progress, a checkpoint, an entry of a list."""
+        subject = self._subjects.about(room, what, id)
+        await self._publisher.publish(subject, data, msg_id=None, ttl=ttl)
+
+    async def noted(self, room: str, what: str, id: str) -> bytes | None:
+        """What ``note`` stored last."""
+        subject = self._subjects.about(room, what, id)
+        found = await get_last(self._js, self._subjects.states_stream, subject)
+        return None if found is None else found.data

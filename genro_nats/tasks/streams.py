@@ -1,0 +1,69 @@
+"""The streams and consumers of a pool's tasks: whoever needs them first creates them.
+
+===========  ===========  ========================================================================
+tasks        work queue   the calls; a message leaves when its outcome is stored
+states       limits       one message per subject: states, requests, progress, checkpoints, lists
+dead         limits       what was given up, until somebody replays or drops it
+===========  ===========  ========================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from genro_nats.config import PoolOptions
+from genro_nats.tasks.options import Priority
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
+from genro_nats.transport.subjects import TaskSubjects
+
+__all__ = ["DUPLICATES", "LEVELS", "consumer_spec", "ensure_streams", "stream_specs"]
+
+LEVELS: Final = tuple(Priority)  # the highest first
+DUPLICATES: Final = (
+    30.0  # seconds in which a repeated enqueue is recognised by its id; longer than one insists
+)
+
+
+def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSpec, StreamSpec, StreamSpec]:
+    """The three streams of a pool."""
+    kept = {"storage": options.storage, "replicas": options.replicas, "allow_direct": True}
+    tasks = StreamSpec(
+        subjects.tasks_stream,
+        (subjects.of("task", ">"), subjects.of("schedule", ">")),
+        retention="workqueue",
+        duplicate_window=DUPLICATES,
+        allow_msg_ttl=True,
+        allow_msg_schedules=True,
+        **kept,  # type: ignore[arg-type]
+    )
+    states = StreamSpec(
+        subjects.states_stream,
+        tuple(subjects.of(room, ">") for room in ("state", "ask", "note", "index")),
+        max_messages_per_subject=1,
+        duplicate_window=1.0,
+        allow_msg_ttl=True,
+        republish=(subjects.of("state", "*", "*"), subjects.of("told", "{{wildcard(1)}}", "{{wildcard(2)}}")),
+        **kept,  # type: ignore[arg-type]
+    )
+    dead = StreamSpec(
+        subjects.dead_stream,
+        (subjects.of("dead", ">"),),
+        max_messages_per_subject=1,
+        duplicate_window=1.0,
+        **kept,  # type: ignore[arg-type]
+    )
+    return tasks, states, dead
+
+
+def consumer_spec(subjects: TaskSubjects, level: Priority, options: PoolOptions) -> ConsumerSpec:
+    """The consumer of one priority; a worker's silence for ``lease`` seconds gives its tasks to another."""
+    return ConsumerSpec(level.value, (subjects.of("task", "now", level.value, ">"),), ack_wait=options.lease)
+
+
+async def ensure_streams(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
+    """Create what does not exist. Raises as ``ensure_stream``."""
+    for spec in stream_specs(subjects, options):
+        await ensure_stream(js, spec)
+    for level in LEVELS:
+        await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))

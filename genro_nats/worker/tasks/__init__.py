@@ -1,0 +1,1 @@
+"""Durable tasks on the worker's side: taken, claimed, run, settled."""

@@ -1,0 +1,213 @@
+"""What is asked of the workers about tasks: to cancel one, to forget one's outcome. Requests are stored.
+
+Every worker hears them, because any may hold the task; one that nobody holds is seen to by one of them
+(a queue group picks it). What was asked while no worker was there is carried out at the start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from genro_nats.errors import SequenceConflictError
+from genro_nats.tasks.message import TaskMessage, read_message
+from genro_nats.tasks.record import Record
+from genro_nats.tasks.status import TaskState
+from genro_nats.tasks.store import StateStore
+from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.nats import Message, Subscription
+from genro_nats.transport.schedules import fired_by
+from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token
+from genro_nats.transport.times import from_rfc3339
+from genro_nats.worker.tasks.held import HeldTask
+
+__all__ = ["Asks"]
+
+log: Final = logging.getLogger("genro_nats.worker")
+
+_REMEMBERED: Final = 100_000  # ids of cancelled tasks
+_ATTEMPTS: Final = 20
+_PAUSE: Final = 0.1  # seconds between two looks whether an acknowledgement has come through
+_AT_START: Final = 10_000  # requests carried out at the start
+
+
+class Asks:
+    """Hears requests and carries them out. ``held`` gives a task that this worker holds."""
+
+    def __init__(
+        self,
+        js: JetStream,
+        subjects: TaskSubjects,
+        store: StateStore,
+        held: Callable[[str], HeldTask | None],
+        now: Callable[[], float],
+    ) -> None:
+        self._js = js
+        self._subjects = subjects
+        self._store = store
+        self._held = held
+        self._now = now
+        self._doing: set[asyncio.Task[None]] = set()
+        self._subscriptions: list[Subscription] = []
+        self.cancelled: OrderedDict[str, None] = OrderedDict()
+
+    async def start(self) -> None:
+        """Hear requests from now on, and carry out those that are stored."""
+        connection = self._js.connection
+        everything = self._subjects.of("ask", ">")
+        self._subscriptions = [
+            await connection.subscribe(everything, self._heard),
+            await connection.subscribe(everything, self._chosen, QUEUE_GROUP),
+        ]
+        connection.on_up.append(self._came_back)
+        await self._catch_up()
+
+    async def aclose(self) -> None:
+        """Hear no more. Can be repeated."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        for subscription in subscriptions:
+            await self._js.connection.unsubscribe(subscription)
+        for task in list(self._doing):
+            task.cancel()
+        await asyncio.gather(*self._doing, return_exceptions=True)
+
+    async def done(self, verb: str, id: str) -> None:
+        """It has been carried out."""
+        await purge_subject(self._js, self._subjects.states_stream, self._subjects.about("ask", verb, id))
+
+    def _came_back(self) -> None:
+        self._spawn(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        """Requests that came while nobody heard."""
+        stored = await scan(
+            self._js, self._subjects.states_stream, self._subjects.of("ask", ">"), limit=_AT_START
+        )
+        asked = [self._read(message.subject) for message in stored]
+        for verb, id in asked:
+            if verb == "cancel":
+                self._cancel_here(id)
+        for verb, id in asked:
+            await self._carry_out(verb, id)
+
+    # -- hearing ------------------------------------------------------------------
+
+    def _heard(self, message: Message) -> None:
+        verb, id = self._read(message.subject)
+        if verb == "cancel":
+            self._cancel_here(id)
+
+    def _chosen(self, message: Message) -> None:
+        self._spawn(self._carry_out(*self._read(message.subject)))
+
+    @staticmethod
+    def _read(subject: str) -> tuple[str, str]:
+        *_, verb, _owner, id = subject.split(".")
+        return verb, from_token(id)
+
+    def _cancel_here(self, id: str) -> None:
+        self.cancelled[id] = None
+        if len(self.cancelled) > _REMEMBERED:
+            self.cancelled.popitem(last=False)
+        held = self._held(id)
+        if held is not None:
+            held.cancel()
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.ensure_future(work)
+        self._doing.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._doing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a request about a task could not be carried out: %s", error)
+
+    # -- carrying out ---------------------------------------------------------------
+
+    async def _carry_out(self, verb: str, id: str) -> None:
+        try:
+            if verb == "cancel":
+                await self._cancel_waiting(id)
+            elif verb == "forget":
+                await self._forget(id)
+        except SequenceConflictError:
+            log.debug("task %s moved on while it was asked to %s", id, verb)
+
+    async def _cancel_waiting(self, id: str) -> None:
+        """Settle a task that nobody runs. One that runs is ended by who holds it."""
+        for _ in range(_ATTEMPTS):
+            stored = await self._store.load(id)
+            if stored is not None and stored.record.state.settled:
+                break
+            if stored is not None and stored.record.state is TaskState.RUNNING:
+                return
+            waiting = await self._waiting(id)
+            if waiting is None:
+                break  # it was never there, or has just ended
+            try:
+                await self._settle_cancelled(
+                    id, waiting, stored.record if stored else None, stored.seq if stored else 0
+                )
+            except SequenceConflictError:
+                continue
+            await self._remove(waiting)
+            break
+        await self.done("cancel", id)
+
+    async def _waiting(self, id: str) -> StoredMessage | None:
+        from genro_nats.transport.subjects import token
+
+        where = self._subjects.of("task", "*", "*", "*", token(id))
+        return await get_last(self._js, self._subjects.tasks_stream, where)
+
+    async def _settle_cancelled(
+        self, id: str, waiting: StoredMessage, record: Record | None, seq: int
+    ) -> None:
+        task = read_message(waiting.data)
+        created = task.created_at or from_rfc3339(waiting.time)
+        base = record or Record(TaskState.PENDING, created, function=task.function, keep=task.keep)
+        settled = base.to(
+            TaskState.CANCELLED,
+            finished_at=self._now(),
+            reason="cancelled",
+            error="cancelled",
+            next_retry_at=None,
+            task=waiting.subject,
+        )
+        await self._store.save(id, settled, expected=seq, ttl=task.ttl)
+        await self._store.note("index", TaskState.CANCELLED, id, ttl=task.ttl)
+
+    async def _remove(self, waiting: StoredMessage) -> None:
+        """Take a task off the queue, and off the list of those that are due later."""
+        for phase in ("later", "now"):
+            subject = waiting.subject.replace(".later.", ".now.") if phase == "now" else waiting.subject
+            await purge_subject(self._js, self._subjects.tasks_stream, subject)
+
+    async def _forget(self, id: str) -> None:
+        """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
+        for _ in range(_ATTEMPTS):
+            stored = await self._store.load(id)
+            if stored is None or not stored.record.state.settled:
+                break
+            stream, subject = self._subjects.tasks_stream, stored.record.task
+            if not subject or await get_last(self._js, stream, subject) is None:
+                await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
+                break
+            await asyncio.sleep(_PAUSE)
+        await self.done("forget", id)
+
+    # -- the runs of schedules ---------------------------------------------------------
+
+    def scheduled(self, task: TaskMessage, delivery: Delivery) -> TaskMessage:
+        """A schedule's run under an id of its own; any other task as it is."""
+        if ".schedule." not in fired_by(delivery.headers):
+            return task
+        fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
+        return task.named(f"{task.id}.{fired:%Y%m%dT%H%M%SZ}")

@@ -1,0 +1,47 @@
+"""Dead letters: what failed for good and what could not be read, kept with its call."""
+
+from __future__ import annotations
+
+from genro_nats.codec.frame import Buffer
+from genro_nats.tasks.backend import DeadLetter
+from genro_nats.tasks.letter import pack_letter
+from genro_nats.tasks.message import TaskMessage
+from genro_nats.tasks.record import Record
+from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import TaskSubjects, token
+
+__all__ = ["Burial"]
+
+
+class Burial:
+    """Writes to the stream of dead letters."""
+
+    def __init__(self, js: JetStream, subjects: TaskSubjects) -> None:
+        self._subjects = subjects
+        self._publisher = Publisher(js, subjects.dead_stream)
+
+    async def failed(self, task: TaskMessage, record: Record, delivery: Delivery) -> None:
+        """Keep a task that failed for good. Doing it again changes nothing."""
+        letter = DeadLetter(
+            task.id,
+            task.function,
+            record.reason,
+            record.error,
+            record.attempts,
+            record.deaths,
+            record.finished_at or 0.0,
+        )
+        await self._store(letter, delivery.subject, delivery.data)
+
+    async def unreadable(self, delivery: Delivery, error: Exception, now: float) -> None:
+        """Keep a message that is no task, and take it off the queue."""
+        info = delivery.info
+        letter = DeadLetter(f"unreadable-{info.stream_seq}", "", "unreadable", str(error), 0, 0, now)
+        await self._store(letter, delivery.subject, delivery.data)
+        await delivery.term("unreadable")
+
+    async def _store(self, letter: DeadLetter, subject: str, data: Buffer) -> None:
+        where = self._subjects.of("dead", token(letter.id))
+        await self._publisher.publish(where, pack_letter(letter, subject, data), msg_id=None)

@@ -1,0 +1,314 @@
+"""One task in a worker's hands, from its delivery to its settlement: the steps, each with one duty.
+
+::
+
+    taken ─▶ what is stored of it? ─▶ meet: run, wait, settle or drop
+      run ─▶ claim (compare-and-set) ─▶ child ─▶ outcome ─▶ settle against the claim ─▶ ack
+
+A task that the server never gave to anybody before is claimed only once it has run
+for some milliseconds. Nobody else can hold it but after a crash of the server, and
+then one of the two loses at its claim or at its outcome. So short tasks cost one
+write; what a worker that dies within these milliseconds leaves behind is no death
+of the task, because there is no claim that would show it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from math import inf
+from typing import TYPE_CHECKING, Any, Final
+
+from genro_nats.codec.exceptions import dump_error
+from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
+from genro_nats.codec.functions import label
+from genro_nats.errors import (
+    CallTimeoutError,
+    ExecutorError,
+    PayloadTooLargeError,
+    SequenceConflictError,
+    WorkerLostError,
+)
+from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
+from genro_nats.tasks.message import TaskMessage, for_attempt
+from genro_nats.tasks.record import Record
+from genro_nats.tasks.request import call_id
+from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, type_names
+from genro_nats.tasks.status import TaskState
+from genro_nats.transport.delivery import Delivery
+from genro_nats.worker.tasks.work import Ended, TaskWork
+
+if TYPE_CHECKING:
+    from genro_nats.worker.tasks.service import TaskService
+
+__all__ = ["HeldTask"]
+
+_MAX_ERROR: Final = 2000  # characters
+
+
+class HeldTask:
+    """A delivered task. ``solo``: somebody may have run it before."""
+
+    __slots__ = (
+        "_checkpoint",
+        "_claiming",
+        "_record",
+        "_running",
+        "_seq",
+        "_service",
+        "cancelled",
+        "delivery",
+        "listed",
+        "solo",
+        "started",
+        "task",
+        "work",
+    )
+
+    def __init__(self, service: TaskService, task: TaskMessage, delivery: Delivery, *, solo: bool) -> None:
+        self._service = service
+        self._record: Record | None = None
+        self._seq = 0
+        self._checkpoint: bytes | None = None
+        self._running: Record | None = None
+        self._claiming: asyncio.Future[int] | None = None
+        self.task = task
+        self.delivery = delivery
+        self.solo = solo
+        self.cancelled = False
+        self.listed = False
+        self.started = 0.0  # server time, once it runs
+        self.work: TaskWork | None = None
+
+    # -- the way of a task ----------------------------------------------------
+
+    async def serve(self) -> None:
+        """From delivery to settlement. Raises SequenceConflictError if somebody else holds it now."""
+        if self.solo:
+            await self._look()
+        verdict = meet(
+            self._record,
+            now=self._service.now(),
+            expires_at=self._expires_at(),
+            cancelled=self.cancelled,
+        )
+        match verdict:
+            case Run():
+                await self._run(verdict.deaths)
+            case Wait():
+                await self.delivery.nak(verdict.delay)
+            case Settle():
+                await self._end(self._base(verdict.deaths), verdict.state, verdict.reason)
+            case Drop():
+                await self._drop()
+
+    async def _look(self) -> None:
+        """What is stored of it, if it was begun before."""
+        stored = await self._service.store.load(self.task.id)
+        if stored is None:
+            return
+        self._record, self._seq = stored.record, stored.seq
+        if not stored.record.state.settled:
+            self._checkpoint = await self._service.store.noted("note", "checkpoint", self.task.id)
+
+    async def _run(self, deaths: int) -> None:
+        claim = self._claim(deaths)
+        if self.solo:
+            self._seq = await self._save(claim)
+            self._begin(claim)
+        else:
+            self._running = claim
+            self._begin(claim)
+        assert self.work is not None
+        ended = await self.work.outcome
+        if self._claiming is not None:
+            self._seq = await self._claiming
+        self._running = None
+        await self._ended(claim, ended)
+
+    def claim(self) -> None:
+        """It runs for a while: say so, unless that was said."""
+        child = None if self.work is None else self.work.child
+        waits = child is None or (child.single and child.head is not self.work)
+        if waits or self._running is None or self._claiming is not None or self._seq:
+            return
+        self._claiming = asyncio.ensure_future(self._save(self._running))
+        self._claiming.add_done_callback(self._claimed)
+
+    def _claim(self, deaths: int) -> Record:
+        """A new attempt's record."""
+        claim = self._base(deaths)
+        claim.state = TaskState.RUNNING
+        claim.attempts += 1
+        claim.claim = os.urandom(8).hex()
+        claim.worker = self._service.worker
+        claim.pid = os.getpid()
+        claim.started_at = self.started = self._service.now()
+        claim.next_retry_at = None
+        claim.error = ""
+        return claim
+
+    def _claimed(self, claiming: asyncio.Future[int]) -> None:
+        """The claim of a task that runs already: if it was lost, so is the run."""
+        error = None if claiming.cancelled() else claiming.exception()
+        if error is not None and self.work is not None and not self.work.outcome.done():
+            self._service.children.cancel(self.work, ExecutorError(f"The claim was lost: {error}"))
+
+    def _begin(self, claim: Record) -> None:
+        """Give it to the children, unless it was cancelled while it was claimed."""
+        task, seconds = self.task, self.task.head.seconds
+        loop = asyncio.get_running_loop()
+        again = claim.attempts > 1 or self._checkpoint is not None or task.call_id != call_id(task.id)
+        data = for_attempt(task, claim.attempts, self._checkpoint) if again else task.data
+        deadline = inf if seconds == inf else loop.time() + seconds
+        self.work = TaskWork(call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline)
+        self.work.solo = self.solo
+        if self.cancelled:
+            self.work.failed(ExecutorError("The task was cancelled."))
+            return
+        self._service.children.run(self.work)
+        child = self.work.child
+        claim.alone = child is None or child.head is self.work or not child.single
+
+    def _heard(self, kind: int, data: Buffer) -> None:
+        if kind == FrameKind.PROGRESS:
+            self._service.noted("progress", self.task, data)
+        elif kind == FrameKind.CHECKPOINT:
+            self._service.noted("checkpoint", self.task, _body(data))
+
+    def cancel(self) -> None:
+        """Its cancelling is asked for: it never begins, or is asked to end and after a grace time ended."""
+        self.cancelled = True
+        if self.work is not None and not self.work.done:
+            self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
+
+    # -- how it goes on after an attempt ---------------------------------------
+
+    async def _ended(self, claim: Record, ended: Ended) -> None:
+        error = ended.error
+        if self.cancelled:
+            await self._end(claim, TaskState.CANCELLED, "cancelled")
+        elif error is None and ended.kind == FrameKind.REPLY:
+            await self._end(claim, TaskState.COMPLETED, "", ended.frame)
+        elif isinstance(error, WorkerLostError):
+            await self._died(claim, error)
+        elif error is None:
+            await self._raised(claim, ended.frame)
+        else:
+            await self._failed(claim, type_names(type(error)), f"{label(type(error))}: {error}", None, b"")
+
+    async def _died(self, claim: Record, error: WorkerLostError) -> None:
+        if self._service.leaving:
+            await self._again(claim.to(TaskState.PENDING, error=str(error)), 0.0)
+            return
+        # Behind another call in its child it had perhaps not begun: that counts as nobody's death.
+        claim.deaths += 1 if claim.alone else 0
+        verdict = after_death(claim.deaths)
+        if isinstance(verdict, GiveUp):
+            await self._end(claim, TaskState.FAILED, verdict.reason, error=str(error))
+        else:
+            await self._again(claim.to(TaskState.PENDING, error=str(error)), 0.0)
+
+    async def _raised(self, claim: Record, frame: Buffer) -> None:
+        facts = _error_facts(frame)
+        types = [name for name in facts.get("types", ()) if isinstance(name, str)]
+        asked = facts.get("retry")
+        text = f"{types[0] if types else 'error'}: {facts.get('text', '')}"
+        delay = asked if isinstance(asked, int | float) else None
+        await self._failed(claim, types, text, delay, frame)
+
+    async def _failed(
+        self, claim: Record, types: Any, error: str, asked: float | None, frame: Buffer
+    ) -> None:
+        claim.failures += 1
+        verdict = after_failure(
+            self.task.policy, claim.failures, types, draw=self._service.draw(), asked=asked
+        )
+        if isinstance(verdict, RetryAfter):
+            due = self._service.now() + verdict.delay
+            changed = claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due)
+            await self._again(changed, verdict.delay)
+            return
+        deadline = f"{CallTimeoutError.__module__}:{CallTimeoutError.__qualname__}" in types and not frame
+        reason = f"deadline: {error}" if deadline else verdict.reason
+        await self._end(claim, TaskState.FAILED, reason, frame, error=error)
+
+    async def _again(self, record: Record, delay: float) -> None:
+        """Back to the queue, to be run by anybody after ``delay`` seconds."""
+        self._seq = await self._save(record)
+        await self.delivery.nak(delay)
+        self._service.rerun(self.task, record, delay)
+
+    # -- settling --------------------------------------------------------------
+
+    async def _end(
+        self, record: Record, state: TaskState, reason: str, frame: Buffer = b"", error: str = ""
+    ) -> None:
+        """Store the outcome, unless somebody else holds the task by now; then take it off the queue."""
+        now = self._service.now()
+        completed = state is TaskState.COMPLETED
+        settled = record  # nobody else has it
+        settled.state = state
+        settled.finished_at = now
+        settled.reason = reason
+        settled.error = "" if completed else (error or record.error or reason)[:_MAX_ERROR]
+        settled.next_retry_at = None
+        settled.task = self.delivery.subject
+        settled.keep = self.task.keep
+        try:
+            self._seq = await self._save(settled, frame)
+        except PayloadTooLargeError as too_large:
+            settled = settled.to(TaskState.FAILED, reason="the result is too large", error=str(too_large))
+            self._seq = await self._save(settled, _error_frame(self.task, too_large))
+        if settled.state is not TaskState.COMPLETED:
+            await self._service.settled_early(self.task, settled, self.delivery)
+        await self.delivery.ack()
+        self._service.count(settled.state)
+
+    async def _drop(self) -> None:
+        assert self._record is not None
+        if self._record.state is TaskState.FAILED:
+            # Its worker may have died between the outcome and the dead letter.
+            await self._service.settled_early(self.task, self._record, self.delivery)
+        await self.delivery.ack()
+
+    async def _save(self, record: Record, frame: Buffer = b"") -> int:
+        ttl = self.task.ttl if record.state.settled else None
+        try:
+            return await self._service.store.save(self.task.id, record, frame, expected=self._seq, ttl=ttl)
+        except SequenceConflictError:
+            self._service.fenced(self.task)
+            raise
+
+    def _base(self, deaths: int) -> Record:
+        if self._record is not None:
+            return self._record.to(self._record.state, deaths=deaths)
+        return Record(TaskState.PENDING, self._created_at(), deaths=deaths, function=self.task.function)
+
+    def _created_at(self) -> float:
+        return self.task.created_at or self.delivery.info.stored_at
+
+    def _expires_at(self) -> float | None:
+        expires = self.task.expires
+        return None if expires is None else self.delivery.info.stored_at + expires
+
+
+def _body(data: Buffer) -> Buffer:
+    head = peek(data)
+    return memoryview(data)[len(data) - head.n_body :]
+
+
+def _error_facts(frame: Buffer) -> dict[str, Any]:
+    head = peek(frame)
+    at = 48 + head.n_name + 8 * head.n_buffers
+    try:
+        found = json.loads(bytes(frame[at : at + head.n_meta]))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _error_frame(task: TaskMessage, error: Exception) -> bytes:
+    name = label(type(error)).encode()
+    return encode(Frame(FrameKind.ERROR, task.call_id, name=name, body=dump_error(error)))

@@ -1,0 +1,87 @@
+"""The durable tasks of all pools of one worker, as far as the server has JetStream."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from genro_nats.config import PoolOptions
+from genro_nats.errors import TransportError
+from genro_nats.events import Events
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.nats import Connection
+from genro_nats.transport.subjects import api_inbox
+from genro_nats.worker.service import PoolService
+from genro_nats.worker.tasks.service import TaskService
+
+__all__ = ["WorkerTasks"]
+
+_AGAIN: Final = 5.0  # seconds until JetStream is looked for again
+
+
+class WorkerTasks:
+    """Starts a TaskService per pool. A server without JetStream is waited for: calls need none."""
+
+    def __init__(self, connection: Connection, prefix: str, worker: str, events: Events) -> None:
+        self._js = JetStream(connection, api_inbox(prefix, worker))
+        self._worker = worker
+        self._events = events
+        self._services: dict[str, TaskService] = {}
+        self._retrying: asyncio.Task[None] | None = None
+        self._ready = False
+
+    def add(self, pool: PoolService, options: PoolOptions) -> None:
+        """Serve the tasks of this pool too."""
+        service = TaskService(self._js, pool.children, options, self._worker, self._events)
+        pool.on_freed = service.adjust
+        self._services[pool.subject] = service
+
+    async def start(self) -> None:
+        """Take tasks.
+
+        Raises:
+            StreamMismatchError, ServerTooOldError: as their texts say.
+        """
+        await self._js.start()
+        try:
+            await self._start_services()
+        except TransportError as error:
+            self._events("tasks.unavailable", error=str(error))
+            self._retrying = asyncio.create_task(self._retry())
+
+    async def _start_services(self) -> None:
+        await self._js.api("INFO", patience=0.0)
+        for service in self._services.values():
+            await service.start()
+        self._ready = True
+
+    async def _retry(self) -> None:
+        while not self._ready:
+            await asyncio.sleep(_AGAIN)
+            try:
+                await self._start_services()
+            except TransportError:
+                continue
+            self._events("tasks.ready")
+
+    async def drain(self, timeout: float) -> int:
+        """Take no more tasks and finish those in hand; how many were left."""
+        return sum(await asyncio.gather(*(service.drain(timeout) for service in self._services.values())))
+
+    async def aclose(self) -> None:
+        """Let go of all tasks. Can be repeated."""
+        if self._retrying is not None:
+            self._retrying.cancel()
+        for service in self._services.values():
+            await service.aclose()
+        await self._js.aclose()
+
+    def tick(self) -> None:
+        """Once a second."""
+        if self._ready:
+            for service in self._services.values():
+                service.tick()
+
+    def facts(self) -> dict[str, Any]:
+        """Counters of each pool, by subject."""
+        return {subject: service.facts() for subject, service in self._services.items()}

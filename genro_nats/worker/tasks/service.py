@@ -1,0 +1,297 @@
+"""The durable tasks of one pool on one worker: how many are taken, how long they are held, when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from typing import Any, Final
+
+from genro_nats.codec.frame import Buffer
+from genro_nats.config import PoolOptions
+from genro_nats.errors import (
+    ConnectionLostError,
+    DecodeError,
+    ExecutorError,
+    SequenceConflictError,
+    TransportError,
+)
+from genro_nats.events import Events
+from genro_nats.executor.children.pool import ChildPool
+from genro_nats.tasks.message import TaskMessage, read_message
+from genro_nats.tasks.record import Record
+from genro_nats.tasks.status import TaskState
+from genro_nats.tasks.store import StateStore
+from genro_nats.tasks.streams import ensure_streams
+from genro_nats.transport.clock import ServerClock
+from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.subjects import TaskSubjects, pull_inbox
+from genro_nats.worker.tasks.asks import Asks
+from genro_nats.worker.tasks.burial import Burial
+from genro_nats.worker.tasks.held import HeldTask
+
+__all__ = ["TaskService"]
+
+log: Final = logging.getLogger("genro_nats.worker")
+
+_UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
+_RENEWALS: Final = 3  # per lease
+_LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
+_LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
+_NOTES: Final = 1000  # progress and checkpoints on their way
+
+
+class TaskService:
+    """Takes tasks as far as the children have room, and holds each until it is settled."""
+
+    def __init__(
+        self,
+        js: JetStream,
+        children: ChildPool,
+        options: PoolOptions,
+        worker: str,
+        events: Events,
+    ) -> None:
+        assert options.subject is not None
+        self.worker = worker
+        self.children = children
+        self.leaving = False
+        self.counts = {"tasks": 0, "completed": 0, "failed": 0, "cancelled": 0, "fenced": 0, "reruns": 0}
+        self._js = js
+        self._options = options
+        self._events = events
+        self._subjects = TaskSubjects(options.prefix, options.subject)
+        self._clock = ServerClock(js, self._subjects.tasks_stream)
+        self.store = StateStore(js, self._subjects)
+        self._burial = Burial(js, self._subjects)
+        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now)
+        self._held: dict[str, HeldTask] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._adjusting: asyncio.Handle | None = None
+        self._ahead = False
+        self._known = 1 << 62  # the last message that may have been delivered before we could see it
+        self._renewed_at = 0.0
+        self._claiming: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()
+        self._intake: Any = None
+
+    # -- life ---------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Create the streams, carry out what was asked for meanwhile, then take tasks.
+
+        Raises:
+            StreamMismatchError, ServerTooOldError: as their texts say.
+            TransportError: no JetStream.
+        """
+        self._loop = asyncio.get_running_loop()
+        await self._restore()
+        await self._clock.start()
+        await self._asks.start()
+        self._js.connection.on_down.append(self._went_down)
+        self._js.connection.on_up.append(self._came_back)
+        await self._learn()
+        self._intake = self._make_intake()
+        await self._intake.start()
+        self.adjust()
+
+    def _make_intake(self) -> Any:
+        from genro_nats.transport.puller import Puller
+
+        inbox = pull_inbox(self._options.prefix, self.worker, f"{self._subjects.tasks_stream}.normal")
+        return Puller(
+            self._js, self._subjects.tasks_stream, "normal", inbox, self._taken, restore=self._restore
+        )
+
+    async def _restore(self) -> None:
+        await ensure_streams(self._js, self._subjects, self._options)
+
+    async def drain(self, timeout: float) -> int:
+        """Take no more, finish what is held; how many tasks were left (they go back to the queue)."""
+        self.leaving = True
+        if self._intake is not None:
+            await self._intake.aclose()
+        try:
+            async with asyncio.timeout(timeout):
+                while self._held:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        return len(self._held)
+
+    async def aclose(self) -> None:
+        """Let go: what is still held goes to another worker once the lease ends. Can be repeated."""
+        self.leaving = True
+        if self._intake is not None:
+            await self._intake.aclose()
+        await self._asks.aclose()
+        await self._clock.aclose()
+        for timer in (self._claiming, self._adjusting):
+            if timer is not None:
+                timer.cancel()
+        for task in list(self._running):
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _went_down(self) -> None:
+        self._known = 1 << 62
+
+    def _came_back(self) -> None:
+        self._spawn(self._learn())
+
+    async def _learn(self) -> None:
+        """What was stored before now may have been given to somebody whom a crash made the server forget."""
+        info = await self._js.api(f"STREAM.INFO.{self._subjects.tasks_stream}")
+        self._known = info["state"]["last_seq"]
+
+    def facts(self) -> dict[str, Any]:
+        """Counters, for an operator."""
+        return {**self.counts, "held": len(self._held)}
+
+    # -- taking ---------------------------------------------------------------
+
+    def _taken(self, delivery: Delivery) -> None:
+        self._spawn(self._serve(delivery))
+
+    async def _serve(self, delivery: Delivery) -> None:
+        try:
+            held = await self._received(delivery)
+            if held is not None:
+                await self._hold(held)
+        except SequenceConflictError:
+            pass  # somebody else has it, and settles it
+        except TransportError as error:
+            self._events("task.adrift", subject=delivery.subject, error=str(error))
+        finally:
+            self.adjust()
+
+    async def _received(self, delivery: Delivery) -> HeldTask | None:
+        info = delivery.info
+        try:
+            task = self._asks.scheduled(read_message(delivery.data), delivery)
+        except DecodeError as error:
+            self._events("task.unreadable", subject=delivery.subject, error=str(error))
+            await self._burial.unreadable(delivery, error, self.now())
+            return None
+        if task.id in self._held:
+            return None  # the server forgot that it gave it to us
+        solo = info.num_delivered > 1 or info.stream_seq <= self._known
+        return HeldTask(self, task, delivery, solo=solo)
+
+    async def _hold(self, held: HeldTask) -> None:
+        id = held.task.id
+        self._held[id] = held
+        held.cancelled = id in self._asks.cancelled
+        self.counts["tasks"] += 1
+        if self._claiming is None:
+            self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
+        try:
+            await held.serve()
+        finally:
+            del self._held[id]
+            if not self._held:
+                self._idle.set()
+            self._ahead = self.children.is_short(held.task.function.encode())
+
+    def _claim(self) -> None:
+        """Claim what has run for a while, the oldest first; a timer for each would cost more than a short task."""
+        latest = self.now() - _UNCLAIMED
+        for held in self._held.values():
+            if held.started > latest:
+                break
+            held.claim()
+        self._claiming = self._loop.call_later(_UNCLAIMED, self._claim) if self._held else None
+
+    def _held_task(self, id: str) -> HeldTask | None:
+        return self._held.get(id)
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._finished)
+
+    def _finished(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            level = logging.WARNING if isinstance(error, ExecutorError) else logging.ERROR
+            log.log(level, "a task could not be handled: %s", error, exc_info=error)
+
+    def adjust(self) -> None:
+        """Ask for as many tasks as there is room for, once in this turn of the loop."""
+        if self._adjusting is None and self._intake is not None and not self.leaving:
+            self._adjusting = self._loop.call_soon(self._adjust)
+
+    def _adjust(self) -> None:
+        self._adjusting = None
+        waiting = sum(held.work is None for held in self._held.values())
+        room = max(0, self.children.room(self._ahead) - waiting)
+        if room != self._intake.free:
+            self._intake.add_slots(room - self._intake.free)
+
+    # -- what held tasks ask for ------------------------------------------------
+
+    def now(self) -> float:
+        """The server's time."""
+        return self._clock.now()
+
+    def draw(self) -> float:
+        """A random number from 0 to 1."""
+        return random.random()
+
+    def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
+        """Store progress or a checkpoint, without waiting for it."""
+        if len(self._running) < _NOTES:
+            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
+
+    def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
+        """It went back to the queue."""
+        self.counts["reruns"] += 1
+        self._events(
+            "task.again", task=task.id, function=task.function, attempts=record.attempts, error=record.error
+        )
+        if record.state is TaskState.SCHEDULED and delay >= 1.0:
+            self._spawn(self.store.note("index", record.state, task.id, ttl=delay))
+
+    async def settled_early(self, task: TaskMessage, record: Record, delivery: Delivery) -> None:
+        """It failed for good or was cancelled: enter it in the list, and bury what failed."""
+        await self.store.note("index", record.state, task.id, ttl=task.ttl)
+        if record.state is TaskState.FAILED:
+            await self._burial.failed(task, record, delivery)
+            self._events(
+                "task.failed", task=task.id, function=task.function, reason=record.reason, error=record.error
+            )
+        else:
+            await self._asks.done("cancel", task.id)
+
+    def fenced(self, task: TaskMessage) -> None:
+        """Somebody else has stored its state: this attempt counts for nothing."""
+        self.counts["fenced"] += 1
+        self._events("task.fenced", task=task.id, function=task.function)
+
+    def count(self, state: TaskState) -> None:
+        """One more has ended."""
+        self.counts[state.value] += 1
+
+    # -- time -------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Once a second: renew leases, and enter what runs long in the list of running tasks."""
+        now = self._loop.time()
+        renew = now - self._renewed_at >= self._options.lease / _RENEWALS
+        if renew:
+            self._renewed_at = now
+        self.adjust()  # children may have come or gone
+        for held in list(self._held.values()):
+            if renew:
+                self._renew(held)
+            if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
+                held.listed = True
+                self._spawn(self.store.note("index", "running", held.task.id, ttl=_LIST_TTL))
+
+    def _renew(self, held: HeldTask) -> None:
+        with contextlib.suppress(ConnectionLostError):  # as long as nobody else gets it, the claim holds
+            held.delivery.renew()

@@ -1,0 +1,50 @@
+"""A task's attempt in a child: what comes back from it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from math import inf
+from typing import NamedTuple
+
+from genro_nats.codec.frame import Buffer, FrameKind
+from genro_nats.executor.children.work import Work
+
+__all__ = ["Ended", "TaskWork"]
+
+
+class Ended(NamedTuple):
+    """How an attempt ended: by a REPLY or ERROR frame, or by an error of ours in its place."""
+
+    kind: int
+    frame: Buffer
+    error: Exception | None = None
+
+
+class TaskWork(Work):
+    """An attempt on its way through the children. ``heard``: called with each frame but the last."""
+
+    __slots__ = ("heard", "outcome")
+
+    def __init__(
+        self,
+        id: bytes,
+        parts: Sequence[Buffer],
+        key: bytes,
+        heard: Callable[[int, Buffer], object],
+        *,
+        deadline: float = inf,
+    ) -> None:
+        super().__init__(id, parts, key, deadline=deadline)
+        self.heard = heard
+        self.outcome: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+
+    def received(self, kind: int, data: Buffer) -> None:
+        if kind != FrameKind.REPLY and kind != FrameKind.ERROR:
+            self.heard(kind, data)
+        elif not self.outcome.done():
+            self.outcome.set_result(Ended(kind, data))
+
+    def failed(self, error: Exception) -> None:
+        if not self.outcome.done():
+            self.outcome.set_result(Ended(FrameKind.ERROR, b"", error))
