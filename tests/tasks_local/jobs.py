@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+import time
 from contextvars import ContextVar
 from typing import Any
 
@@ -46,3 +49,18 @@ def trace() -> str:
 
 def timeout() -> None:
     raise TimeoutError("the function's own")
+
+
+def size(data: bytes) -> int:
+    return len(data)
+
+
+def fate(draw: float, deadly: bool) -> float:
+    """By the draw: short, longer, failing once, failing always, or taking its process with it."""
+    attempt = current_call().attempt
+    if deadly and draw < 0.1 and attempt < 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if draw > 0.9 or (draw > 0.7 and attempt == 1):
+        raise ValueError(draw)
+    time.sleep(draw / 50)
+    return draw
