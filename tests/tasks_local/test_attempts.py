@@ -55,6 +55,17 @@ async def test_a_task_enqueued_inside_one_where_calls_run_inline(make: Make) -> 
     assert inner.id != task.id
 
 
+async def test_a_task_enqueued_inside_one_runs_on_a_worker_of_the_pool(make: Make) -> None:
+    pool = make("thread", max_workers=2)
+
+    async def outer() -> str:
+        return (await pool(jobs.where).enqueue()).id
+
+    task = await pool(outer).options(by_value=True).enqueue()
+    inner = pool.task(await task.result(timeout=10))
+    assert (await inner.result(timeout=10)).startswith("pool_")
+
+
 @pytest.mark.parametrize("kind", KINDS)
 async def test_context_variables(make: Make, kind: str) -> None:
     pool = make(kind, carry=[jobs.user])

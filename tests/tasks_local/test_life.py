@@ -89,10 +89,11 @@ async def test_shutdown_wakes_those_who_wait_for_room(make: Make, marks: Marks) 
         failed.append(ExecutorClosedError())
 
     async with anyio.create_task_group() as group:
-        group.start_soon(enqueue)
-        await until(lambda: bool(_backend(pool)._store.room))
+        for _ in range(3):
+            group.start_soon(enqueue)
+        await until(lambda: len(_backend(pool)._store.room._line) == 3)
         group.start_soon(pool.shutdown)
-        await until(lambda: bool(failed))
+        await until(lambda: len(failed) == 3)
         marks.release()
 
 
