@@ -158,7 +158,7 @@ class HomedExecutor(Pool):
 def post_progress(call: Call) -> None:
     """Let the call's progress reach its listener in the present event loop."""
     listener = call.on_progress
-    if listener is not None:
+    if listener is not None and call.task is None:  # who keeps a task hears of it in any thread, and in order
         call.on_progress = partial(caller_post(), listener)
 
 
