@@ -7,6 +7,7 @@ from typing import Any
 
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.home import Home
+from genro_nats.executor.homed import post_progress
 from genro_nats.tasks.backend import DeadLetter, StatusSource, TaskBackend
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
@@ -31,9 +32,17 @@ class HomedTasks:
 
     async def enqueue(self, request: TaskRequest) -> str:
         """See ``TaskBackend``, as for all the others."""
+        await self._localize(request)
         return await self._do("enqueue", request)  # type: ignore[no-any-return]
 
+    async def _localize(self, *requests: TaskRequest) -> None:
+        """Let progress reach its listeners in the present event loop."""
+        if not (await self._settle()).here:
+            for request in requests:
+                post_progress(request.call)
+
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
+        await self._localize(*requests)
         return await self._do("enqueue_many", requests)  # type: ignore[no-any-return]
 
     async def status(self, id: str) -> TaskStatus:

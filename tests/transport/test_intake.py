@@ -8,6 +8,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
 
 import pytest
 
@@ -69,7 +70,7 @@ async def taking(
     handler: Callable[[Delivery], object],
     slots: int,
     heartbeat: float = 0.5,
-    **options: float,
+    **options: Any,
 ) -> AsyncIterator[Intake]:
     inbox = f"test.intake.{new_id().hex()}."
     intake = Intake(js, name, LEVELS, inbox, handler, heartbeat=heartbeat, **options)

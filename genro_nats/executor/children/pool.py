@@ -132,7 +132,11 @@ class ChildPool:
 
     def room(self, ahead: bool = False) -> int:
         """How many more calls could begin at once; with ``ahead`` also those that short ones may wait behind."""
-        slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.paused)
+        slots = (
+            child.ahead if ahead and child.all_short else child.slots
+            for child in self.roster.active
+            if not child.paused
+        )
         return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
 
     def control(self, work: Work, frame: Frame) -> None:

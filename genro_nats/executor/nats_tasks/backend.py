@@ -16,6 +16,7 @@ from genro_nats.errors import (
     TaskFailedError,
 )
 from genro_nats.executor.nats_tasks.graves import Graves
+from genro_nats.executor.nats_tasks.listening import Listening
 from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.executor.nats_tasks.recurring import Recurring
@@ -53,6 +54,7 @@ class NatsTasks:
         self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
+        self._listening = Listening(connection, subjects, self._outcomes)
         wait = options.overload == "wait"
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
         self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
@@ -81,6 +83,7 @@ class NatsTasks:
             return
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
+        await self._listening.aclose()
         await self._outcomes.aclose(
             ExecutorClosedError(
                 f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
@@ -94,11 +97,16 @@ class NatsTasks:
     async def enqueue(self, request: TaskRequest) -> str:
         """See ``TaskBackend``."""
         await self.start()
+        if request.call.on_progress is not None:
+            await self._listening.begin(request.id, request.call.on_progress)
         return await self._submitter.enqueue(request)
 
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         """See ``TaskBackend``."""
         await self.start()
+        for request in requests:
+            if request.call.on_progress is not None:
+                await self._listening.begin(request.id, request.call.on_progress)
         return await self._submitter.enqueue_many(requests)
 
     # -- one task -------------------------------------------------------------

@@ -44,8 +44,12 @@ class Lookup:
         """What is known of it, and the sequence of its state (0: none is stored). Raises TaskNotFoundError."""
         stored = await self._store.load(id)
         if stored is None:
-            status = await self.waiting(id)
-            return status, 0
+            try:
+                return await self.waiting(id), 0
+            except TaskNotFoundError:
+                stored = await self._store.load(id)  # it may have ended between the two looks
+                if stored is None:
+                    raise
         status = stored.record.status(id)
         if stored.record.attempts:
             status = replace(status, progress=await self.progress(id))

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from genro_nats.errors import DecodeError, ExecutorError
+from genro_nats.errors import DecodeError, ExecutorError, TaskNotFoundError
 from genro_nats.tasks.record import unpack
 from genro_nats.tasks.store import StateStore, Stored
 from genro_nats.transport.direct import multi_last
@@ -59,6 +59,7 @@ class Outcomes:
         self._expected: OrderedDict[str, None] = OrderedDict()
         self._recent: OrderedDict[str, Stored] = OrderedDict()
         self._recent_bytes = 0
+        self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._reading: asyncio.Task[None] | None = None
         self._own: Subscription | None = None
 
@@ -83,7 +84,9 @@ class Outcomes:
     # -- waiting ------------------------------------------------------------
 
     def expect(self, id: str) -> None:
-        """An own task is about to be stored: its outcome will be told."""
+        """An own task is about to be stored: if its id was made up here, its outcome will be told."""
+        if not id.startswith(self._owner):
+            return
         self._expected[id] = None
         if len(self._expected) > _EXPECTED:
             self._expected.popitem(last=False)
@@ -96,6 +99,10 @@ class Outcomes:
         """The settled state. ``exists(id)`` is awaited where nothing is stored, and raises if there is no task."""
         if (kept := self._recent.get(id)) is not None:
             return kept
+        if id in self._forgotten:
+            raise TaskNotFoundError(
+                f"The outcome of task {id} was read, and deleted as asked (keep_result).", task_id=id
+            )
         waiter: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         sure = id in self._expected
         entry = await self._entry(id)
@@ -113,8 +120,15 @@ class Outcomes:
     ) -> None:
         stored = await self._store.load(id)
         if stored is None:
-            await exists(id)
-        elif stored.record.state.settled and not waiter.done():
+            try:
+                await exists(id)
+            except TaskNotFoundError:
+                stored = await self._store.load(id)  # it may have ended between the two looks
+                if stored is None and not waiter.done():
+                    raise
+        if stored is None:
+            return
+        if stored.record.state.settled and not waiter.done():
             waiter.set_result(stored)
 
     async def listen(self, id: str, listener: Listener) -> None:
@@ -182,7 +196,10 @@ class Outcomes:
             self._recent_bytes -= len(dropped.outcome)
 
     def forget(self, id: str) -> None:
-        """Its outcome was read, and is to be deleted."""
+        """Its outcome was read, and is to be deleted: for us it is."""
+        self._forgotten[id] = None
+        if len(self._forgotten) > _RECENT:
+            self._forgotten.popitem(last=False)
         dropped = self._recent.pop(id, None)
         if dropped is not None:
             self._recent_bytes -= len(dropped.outcome)

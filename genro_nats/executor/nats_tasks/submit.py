@@ -12,13 +12,14 @@ from typing import Final
 
 from genro_nats.codec.frame import Flag, encode
 from genro_nats.codec.functions import label
-from genro_nats.errors import ExecutorError, ExecutorOverloadError, SequenceConflictError
+from genro_nats.errors import ExecutorError, ExecutorOverloadError, SequenceConflictError, TaskError
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.tasks.message import meta_of
 from genro_nats.tasks.request import TaskRequest, call_id
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS
+from genro_nats.transport.backoff import backoff
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.direct import StoredMessage, get_last
 from genro_nats.transport.jetstream import JetStream
@@ -30,7 +31,8 @@ from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Backlog", "Submitter", "run_id"]
 
-_ATTEMPTS: Final = 10  # when the task that has the key ends at the moment it is looked at
+_ATTEMPTS: Final = 80  # with the pauses below they outlast a lease of ten seconds
+_PAUSE_FOR_KEY: Final = (0.002, 0.25)  # seconds, first and last
 _TOGETHER: Final = 64  # tasks admitted after one look at the backlog: so far may each caller overshoot
 _PAUSE: Final = (0.05, 1.0)  # seconds between two looks at a full pool, first and longest
 
@@ -103,22 +105,28 @@ class Submitter:
         await self._backlog.admit()
         publication = await self._publication(request)
         self._outcomes.expect(request.id)
-        for _ in range(_ATTEMPTS):
+        try:
+            existing = await self._store_once(publication)
+        except BaseException:
+            self._outcomes.unexpect(request.id)
+            raise
+        if existing is not None:
+            self._outcomes.unexpect(request.id)
+        return existing or request.id
+
+    async def _store_once(self, publication: Publication) -> str | None:
+        """Store it, unless its key or id is taken: then the id of the task that has it."""
+        for attempt in range(_ATTEMPTS):
             try:
                 await self._publisher.publish_one(publication)
+                return None
             except SequenceConflictError:
                 existing = await self._existing(publication)
-                if existing is None:
-                    continue  # it has just ended
-                self._outcomes.unexpect(request.id)
+            if existing is not None:
                 return existing
-            except BaseException:
-                self._outcomes.unexpect(request.id)
-                raise
-            return request.id
-        raise ExecutorOverloadError(
-            f"The key {request.options.key!r} changed hands {_ATTEMPTS} times: try again."
-        )
+            # Settled, and not yet off the queue: a moment, or a lease if its worker died in that moment.
+            await asyncio.sleep(backoff(attempt, *_PAUSE_FOR_KEY))
+        raise TaskError(f"The key or id of {publication.msg_id} is held by a settled task: try again.")
 
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         """Store many, pipelined; those that have to be looked at one by one are stored so."""
@@ -210,7 +218,11 @@ class Submitter:
 
     async def _existing(self, publication: Publication) -> str | None:
         found = await get_last(self._js, self._subjects.tasks_stream, publication.expected_subject)
-        return None if found is None else run_id(found)
+        if found is None:
+            return None
+        id = run_id(found)
+        stored = await self._store.load(id)
+        return None if stored is not None and stored.record.state.settled else id
 
 
 def run_id(found: StoredMessage) -> str:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from genro_nats.executor.nats_tasks.lookup import Lookup, read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
-from genro_nats.tasks.status import TaskStatus
+from genro_nats.message import ProgressUpdate
+from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import Stored
 from genro_nats.transport.nats import Connection, Message, Subscription
 
@@ -30,6 +31,7 @@ class Watch:
         self._queue: asyncio.Queue[TaskStatus] = asyncio.Queue()
         self._last: TaskStatus | None = None
         self._seq = 0
+        self._early: ProgressUpdate | None = None
         self._progress: Subscription | None = None
 
     async def start(self) -> None:
@@ -62,13 +64,20 @@ class Watch:
             return
         self._seq = stored.seq
         status = stored.record.status(self._id)
-        same = self._last is not None and self._last.attempts == status.attempts
-        self._put(replace(status, progress=self._last.progress) if same and self._last else status)
+        if status.state is TaskState.RUNNING:
+            status, self._early = replace(status, progress=self._early), None
+        elif self._last is not None and self._last.attempts == status.attempts:
+            status = replace(status, progress=self._last.progress)
+        self._put(status)
 
     def _progressed(self, message: Message) -> None:
-        update = read_progress(message.data)
-        if update is not None and self._last is not None and not self._last.settled:
-            self._put(replace(self._last, progress=update))
+        update, last = read_progress(message.data), self._last
+        if update is None or last is None or last.settled:
+            return
+        if last.state is TaskState.RUNNING:
+            self._put(replace(last, progress=update))
+        else:
+            self._early = update  # it was told sooner than that the attempt has begun
 
     def _put(self, status: TaskStatus) -> None:
         self._last = status

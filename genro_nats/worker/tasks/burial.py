@@ -8,6 +8,7 @@ from genro_nats.tasks.letter import pack_letter
 from genro_nats.tasks.message import TaskMessage
 from genro_nats.tasks.record import Record
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.direct import purge_subject
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.subjects import TaskSubjects, token
@@ -19,6 +20,7 @@ class Burial:
     """Writes to the stream of dead letters."""
 
     def __init__(self, js: JetStream, subjects: TaskSubjects) -> None:
+        self._js = js
         self._subjects = subjects
         self._publisher = Publisher(js, subjects.dead_stream)
 
@@ -34,6 +36,10 @@ class Burial:
             record.finished_at or 0.0,
         )
         await self._store(letter, delivery.subject, delivery.data)
+
+    async def undo(self, task: TaskMessage) -> None:
+        """Drop the letter of a task that did not fail after all; mostly there is none."""
+        await purge_subject(self._js, self._subjects.dead_stream, self._subjects.of("dead", token(task.id)))
 
     async def unreadable(self, delivery: Delivery, error: Exception, now: float) -> None:
         """Keep a message that is no task, and take it off the queue."""

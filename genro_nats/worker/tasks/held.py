@@ -47,6 +47,10 @@ __all__ = ["HeldTask"]
 _MAX_ERROR: Final = 2000  # characters
 
 
+class _GivenBackError(ExecutorError):
+    """It never began here."""
+
+
 class HeldTask:
     """A delivered task. ``solo``: somebody may have run it before."""
 
@@ -101,7 +105,7 @@ class HeldTask:
             case Settle():
                 await self._end(self._base(verdict.deaths), verdict.state, verdict.reason)
             case Drop():
-                await self._drop()
+                await self.delivery.ack()
 
     async def _look(self) -> None:
         """What is stored of it, if it was begun before."""
@@ -172,10 +176,17 @@ class HeldTask:
         claim.alone = child is None or child.head is self.work or not child.single
 
     def _heard(self, kind: int, data: Buffer) -> None:
+        self.claim()  # who shows progress is seen to run
         if kind == FrameKind.PROGRESS:
             self._service.noted("progress", self.task, data)
         elif kind == FrameKind.CHECKPOINT:
             self._service.noted("checkpoint", self.task, _body(data))
+
+    def give_back(self) -> None:
+        """Let another worker have it, if it still waits for a child here."""
+        work = self.work
+        if work is not None and work.child is None and not work.done and self._claiming is None:
+            self._service.children.cancel(work, _GivenBackError("It waited too long for a child."))
 
     def cancel(self) -> None:
         """Its cancelling is asked for: it never begins, or is asked to end and after a grace time ended."""
@@ -191,6 +202,8 @@ class HeldTask:
             await self._end(claim, TaskState.CANCELLED, "cancelled")
         elif error is None and ended.kind == FrameKind.REPLY:
             await self._end(claim, TaskState.COMPLETED, "", ended.frame)
+        elif isinstance(error, _GivenBackError):
+            await self.delivery.nak()
         elif isinstance(error, WorkerLostError):
             await self._died(claim, error)
         elif error is None:
@@ -256,22 +269,25 @@ class HeldTask:
         settled.next_retry_at = None
         settled.task = self.delivery.subject
         settled.keep = self.task.keep
+        if not completed:
+            # Before the outcome: who hears of that finds the rest.
+            await self._service.ending_badly(self.task, settled, self.delivery)
         try:
             self._seq = await self._save(settled, frame)
         except PayloadTooLargeError as too_large:
-            settled = settled.to(TaskState.FAILED, reason="the result is too large", error=str(too_large))
-            self._seq = await self._save(settled, _error_frame(self.task, too_large))
-        if settled.state is not TaskState.COMPLETED:
-            await self._service.settled_early(self.task, settled, self.delivery)
+            await self._too_large(settled, too_large)
+            return
+        if completed and self.solo:
+            await self._service.ended_well(self.task)
         await self.delivery.ack()
-        self._service.count(settled.state)
+        self._service.count(state)
+        if state is TaskState.CANCELLED:
+            await self._service.cancelled(self.task)
 
-    async def _drop(self) -> None:
-        assert self._record is not None
-        if self._record.state is TaskState.FAILED:
-            # Its worker may have died between the outcome and the dead letter.
-            await self._service.settled_early(self.task, self._record, self.delivery)
-        await self.delivery.ack()
+    async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
+        """The outcome can't be stored: the task fails, and says why."""
+        frame = _error_frame(self.task, error)
+        await self._end(record, TaskState.FAILED, "the outcome is too large to be stored", frame, str(error))
 
     async def _save(self, record: Record, frame: Buffer = b"") -> int:
         ttl = self.task.ttl if record.state.settled else None

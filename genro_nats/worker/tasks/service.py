@@ -23,9 +23,10 @@ from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
-from genro_nats.tasks.streams import ensure_streams
+from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.subjects import TaskSubjects, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
@@ -38,6 +39,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
+_WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
 _NOTES: Final = 1000  # progress and checkpoints on their way
@@ -70,12 +72,13 @@ class TaskService:
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._adjusting: asyncio.Handle | None = None
-        self._ahead = False
+        self._short = False  # the last task was
+        self._crowded = False  # others waited behind the last one
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
         self._claiming: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
-        self._intake: Any = None
+        self._intake: Intake | None = None
 
     # -- life ---------------------------------------------------------------
 
@@ -93,17 +96,11 @@ class TaskService:
         self._js.connection.on_down.append(self._went_down)
         self._js.connection.on_up.append(self._came_back)
         await self._learn()
-        self._intake = self._make_intake()
+        stream = self._subjects.tasks_stream
+        inbox = pull_inbox(self._options.prefix, self.worker, stream)
+        self._intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
         await self._intake.start()
         self.adjust()
-
-    def _make_intake(self) -> Any:
-        from genro_nats.transport.puller import Puller
-
-        inbox = pull_inbox(self._options.prefix, self.worker, f"{self._subjects.tasks_stream}.normal")
-        return Puller(
-            self._js, self._subjects.tasks_stream, "normal", inbox, self._taken, restore=self._restore
-        )
 
     async def _restore(self) -> None:
         await ensure_streams(self._js, self._subjects, self._options)
@@ -170,6 +167,7 @@ class TaskService:
 
     async def _received(self, delivery: Delivery) -> HeldTask | None:
         info = delivery.info
+        self._crowded = info.pending > 0
         try:
             task = self._asks.scheduled(read_message(delivery.data), delivery)
         except DecodeError as error:
@@ -194,7 +192,7 @@ class TaskService:
             del self._held[id]
             if not self._held:
                 self._idle.set()
-            self._ahead = self.children.is_short(held.task.function.encode())
+            self._short = self.children.is_short(held.task.function.encode())
 
     def _claim(self) -> None:
         """Claim what has run for a while, the oldest first; a timer for each would cost more than a short task."""
@@ -227,8 +225,12 @@ class TaskService:
 
     def _adjust(self) -> None:
         self._adjusting = None
-        waiting = sum(held.work is None for held in self._held.values())
-        room = max(0, self.children.room(self._ahead) - waiting)
+        if self._intake is None:
+            return
+        waiting = [held for held in self._held.values() if held.work is None]
+        # One that is looked up first must not be overtaken by those behind it.
+        ahead = self._short and self._crowded and not any(held.solo for held in waiting)
+        room = max(0, self.children.room(ahead) - len(waiting))
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 
@@ -256,16 +258,22 @@ class TaskService:
         if record.state is TaskState.SCHEDULED and delay >= 1.0:
             self._spawn(self.store.note("index", record.state, task.id, ttl=delay))
 
-    async def settled_early(self, task: TaskMessage, record: Record, delivery: Delivery) -> None:
-        """It failed for good or was cancelled: enter it in the list, and bury what failed."""
+    async def ending_badly(self, task: TaskMessage, record: Record, delivery: Delivery) -> None:
+        """It is about to fail for good or to be cancelled: enter it in the list, and bury what failed."""
         await self.store.note("index", record.state, task.id, ttl=task.ttl)
         if record.state is TaskState.FAILED:
             await self._burial.failed(task, record, delivery)
             self._events(
                 "task.failed", task=task.id, function=task.function, reason=record.reason, error=record.error
             )
-        else:
-            await self._asks.done("cancel", task.id)
+
+    async def ended_well(self, task: TaskMessage) -> None:
+        """A task that was begun before has ended well; its worker may have died while it buried it."""
+        await self._burial.undo(task)
+
+    async def cancelled(self, task: TaskMessage) -> None:
+        """Its cancelling was asked for, and is done."""
+        await self._asks.done("cancel", task.id)
 
     def fenced(self, task: TaskMessage) -> None:
         """Somebody else has stored its state: this attempt counts for nothing."""
@@ -288,6 +296,8 @@ class TaskService:
         for held in list(self._held.values()):
             if renew:
                 self._renew(held)
+            if held.started and self.now() - held.started >= _WAITED:
+                held.give_back()
             if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
                 held.listed = True
                 self._spawn(self.store.note("index", "running", held.task.id, ttl=_LIST_TTL))

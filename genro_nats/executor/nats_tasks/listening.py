@@ -1,0 +1,52 @@
+"""Progress of an enqueued task for the listener given with ``on_progress``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from genro_nats.executor.nats_tasks.lookup import read_progress
+from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.message import ProgressUpdate
+from genro_nats.tasks.store import Stored
+from genro_nats.transport.nats import Connection, Message, Subscription
+from genro_nats.transport.subjects import TaskSubjects
+
+__all__ = ["Listening"]
+
+
+class Listening:
+    """Subscriptions that end with their tasks."""
+
+    def __init__(self, connection: Connection, subjects: TaskSubjects, outcomes: Outcomes) -> None:
+        self._connection = connection
+        self._subjects = subjects
+        self._outcomes = outcomes
+        self._ending: set[asyncio.Task[None]] = set()
+
+    async def begin(self, id: str, listener: Callable[[ProgressUpdate], object]) -> None:
+        """Tell ``listener`` of each progress of a task, until it is settled."""
+
+        def heard(message: Message) -> None:
+            update = read_progress(message.data)
+            if update is not None:
+                listener(update)
+
+        subject = self._subjects.about("note", "progress", id)
+        subscription = await self._connection.subscribe(subject, heard)
+
+        def told(stored: Stored) -> None:
+            if stored.record.state.settled:
+                task = asyncio.ensure_future(self._end(id, subscription, told))
+                self._ending.add(task)
+                task.add_done_callback(self._ending.discard)
+
+        await self._outcomes.listen(id, told)
+
+    async def _end(self, id: str, subscription: Subscription, told: Callable[[Stored], object]) -> None:
+        await self._outcomes.unlisten(id, told)
+        await self._connection.unsubscribe(subscription)
+
+    async def aclose(self) -> None:
+        """Wait for what is ending."""
+        await asyncio.gather(*self._ending, return_exceptions=True)
