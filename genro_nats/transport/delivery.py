@@ -66,6 +66,13 @@ class Delivery:
         delivered, stream_seq, consumer_seq, time, pending = map(int, numbers)
         return DeliveryInfo(stream, consumer, delivered, stream_seq, consumer_seq, time / _SECOND, pending)
 
+    @property
+    def pending(self) -> int:
+        """As in ``info``, at a fraction of its cost."""
+        if self._reply.count(".") > 8:
+            return self.info.pending
+        return int(self._reply[self._reply.rindex(".") + 1 :])
+
     async def ack(self) -> None:
         """It is done. May be lost if the server dies now: then it comes again."""
         await self._say(b"+ACK")

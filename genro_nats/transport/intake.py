@@ -140,11 +140,11 @@ class Intake:
             lane.look()
 
     def _take(self, lane: Lane, message: Delivery) -> None:
-        self._plan()
         if self._free <= 0 or not self._running or self._higher_first(lane):
             self.returned += 1
             lane.returned()
             message.nak_now()
+            self._plan()
             return
         self._free -= 1
         try:
@@ -153,11 +153,13 @@ class Intake:
             log.exception("a message on %s could not be handled", message.subject)
             message.nak_now(_HANDLER_FAILED)
             self._free += 1
+        self._plan()  # after what the handler has planned: its words and the next ask leave together
 
     def _higher_first(self, lane: Lane) -> bool:
+        """May a higher level have some?"""
         for other in self._lanes:
             if other is lane:
-                return False
+                break
             if not other.empty:
                 return True
         return False

@@ -27,6 +27,11 @@ log: Final = logging.getLogger("genro_nats.transport")
 _SECOND: Final = 1_000_000_000
 _PAUSE: Final = (0.02, 1.0)  # seconds before asking again after a refusal, first and longest
 _CROWDED: Final = 0.01  # seconds before asking again when much waits to be sent
+_MANY: Final = 256  # messages pending that others will hardly take all at once
+_SHORT: Final = _SECOND // 10  # of waiting where there were many
+# Servers count what is pending for an ask that does not wait: more work where there is much.
+_SHORTLY: Final = {"expires": _SHORT}
+_AT_ONCE: Final = {"no_wait": True}
 _HEARTBEAT: Final = "100"
 _ENDED: Final = ("404", "408")  # an ask that ended as it should: there are none
 _GONE: Final = ("503", "Consumer Deleted", "Stream Deleted", "Consumer not found")
@@ -54,11 +59,10 @@ class _Asks:
         self.open += batch
 
     def delivered(self) -> None:
-        for reply, left in self._left.items():
+        for reply in self._left:
             self.open -= 1
-            if left > 1:
-                self._left[reply] = left - 1
-            else:
+            self._left[reply] -= 1
+            if not self._left[reply]:
                 del self._left[reply]
             return
 
@@ -101,7 +105,8 @@ class Lane:
         self._waits = {"expires": int(expires * _SECOND), "idle_heartbeat": int(heartbeat * _SECOND)}
         self._heartbeat = heartbeat
         self._restore = restore
-        self._empty = False
+        self.empty = False  # the server said so, and an ask is out there that would bring what comes
+        self._pending = 0  # as the last message said
         self._waiting = _Asks(f"{inbox}wait.")
         self._probing = _Asks(f"{inbox}probe.")
         self._pause = _PAUSE[0]
@@ -113,12 +118,7 @@ class Lane:
     @property
     def known(self) -> Known:
         blocked = self._resume is not None or self._restoring is not None
-        return Known(self._empty, self._waiting.open, self._probing.open, blocked)
-
-    @property
-    def empty(self) -> bool:
-        """Did the server say so, and is an ask out there that would bring what comes?"""
-        return self._empty
+        return Known(self.empty, self._waiting.open, self._probing.open, blocked)
 
     async def start(self) -> None:
         """Get ready to hear."""
@@ -139,7 +139,8 @@ class Lane:
     def ask(self, batch: int, wait: bool) -> None:
         """Ask for so many messages."""
         asks = self._waiting if wait else self._probing
-        body = json.dumps({"batch": batch, **(self._waits if wait else {"no_wait": True})}).encode()
+        how = self._waits if wait else _SHORTLY if self._pending > _MANY else _AT_ONCE
+        body = json.dumps({"batch": batch, **how}).encode()
         try:
             sent = self._connection.publish_now(self._subject, body, asks.next_reply)
         except ConnectionLostError:
@@ -151,7 +152,8 @@ class Lane:
 
     def forget(self) -> None:
         """Believe nothing any more."""
-        self._empty = False
+        self.empty = False
+        self._pending = 0
         self._waiting.clear()
         self._probing.clear()
         self._pause = _PAUSE[0]
@@ -161,11 +163,11 @@ class Lane:
 
     def returned(self) -> None:
         """A message went back: there is one."""
-        self._empty = False
+        self.empty = False
 
     def settle(self) -> None:
         """What could be asked for has been asked for: a level that nobody asks is not known to be empty."""
-        self._empty = self._empty and self._waiting.open > 0
+        self.empty = self.empty and self._waiting.open > 0
 
     def look(self) -> None:
         """Has the server given a sign of life?"""
@@ -183,8 +185,9 @@ class Lane:
             self._pause = _PAUSE[0]
             delivery = Delivery(self._js, message)
             # Redeliveries are not counted as pending: none pending does not mean empty.
-            if delivery.info.pending or not self._waiting.open:
-                self._empty = False
+            self._pending = delivery.pending
+            if self._pending or not self._waiting.open:
+                self.empty = False
             self._take(self, delivery)
         elif message.status and message.status != _HEARTBEAT and asks.ended(message.subject):
             self._refused(asks, message)
@@ -192,12 +195,13 @@ class Lane:
     def _refused(self, asks: _Asks, message: Message) -> None:
         """There are none (any more), or it can't be said."""
         text = message.headers.get("Description", "")
+        self._pending = 0
         if message.status in _ENDED:
-            self._empty = self._empty or asks is self._probing
+            self.empty = self.empty or asks is self._probing
             self._changed()
             return
         log.debug("%s: an ask ended: %s %s", self._shown, message.status, text)
-        self._empty = False
+        self.empty = False
         delay, self._pause = self._pause, min(self._pause * 2, _PAUSE[1])
         if self._restore is not None and (message.status in _GONE or text in _GONE):
             if self._restoring is None:

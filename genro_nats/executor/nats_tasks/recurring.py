@@ -17,6 +17,7 @@ from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Recurring"]
 
+_AS_STATED: Final = "Genro-Cron"  # servers write some expressions in another way
 _LIMIT: Final = 10_000  # schedules listed
 _REMOVED: Final = 1.0  # seconds that the empty message which replaces a schedule stays
 
@@ -36,8 +37,9 @@ class Recurring:
         options = request.options
         request.id = name
         target = self._subjects.task(options.priority, options.key, name)
-        by_cron = spec.cron and cron_headers(spec.cron, spec.timezone, target)
-        headers = by_cron or every_headers(spec.every, target)
+        headers = every_headers(spec.every, target)
+        if spec.cron:
+            headers = {**cron_headers(spec.cron, spec.timezone, target), _AS_STATED: spec.cron}
         await self._publisher.publish(self._subject(name), self._submitter.frame(request), headers)
 
     async def list(self) -> list[Schedule]:
@@ -63,7 +65,8 @@ def _read(message: StoredMessage) -> Schedule | None:
     told = parse(message.headers)
     if told is None:
         return None
-    spec = ScheduleSpec(told.cron, told.timezone, told.every)
+    cron = message.headers.get(_AS_STATED, told.cron)
+    spec = ScheduleSpec(cron, told.timezone, told.every)
     created = from_rfc3339(message.time)
     name = from_token(message.subject.rpartition(".")[2])
     return Schedule(name, spec, read_message(message.data).function, created)

@@ -44,7 +44,9 @@ class Watch:
             await self.aclose()
             raise
         if seq >= self._seq:
-            self._put(status)
+            self._seq = seq
+            running = status.state is TaskState.RUNNING
+            self._put(replace(status, progress=self._early) if running and self._early else status)
 
     async def receive(self) -> TaskStatus:
         """The next status. Raises StopAsyncIteration after a settled one."""
@@ -72,9 +74,9 @@ class Watch:
 
     def _progressed(self, message: Message) -> None:
         update, last = read_progress(message.data), self._last
-        if update is None or last is None or last.settled:
+        if update is None or (last is not None and last.settled):
             return
-        if last.state is TaskState.RUNNING:
+        if last is not None and last.state is TaskState.RUNNING:
             self._put(replace(last, progress=update))
         else:
             self._early = update  # it was told sooner than that the attempt has begun

@@ -52,7 +52,11 @@ class _GivenBackError(ExecutorError):
 
 
 class HeldTask:
-    """A delivered task. ``solo``: somebody may have run it before."""
+    """A delivered task. ``solo``: somebody may have run it before, so it is looked up.
+
+    ``before``: done once the last one that was looked up has begun; those behind it wait, to
+    keep their order. ``begun``: the same of this one.
+    """
 
     __slots__ = (
         "_checkpoint",
@@ -61,6 +65,8 @@ class HeldTask:
         "_running",
         "_seq",
         "_service",
+        "before",
+        "begun",
         "cancelled",
         "delivery",
         "listed",
@@ -80,6 +86,8 @@ class HeldTask:
         self.task = task
         self.delivery = delivery
         self.solo = solo
+        self.before: asyncio.Future[None] | None = None
+        self.begun: asyncio.Future[None] | None = None
         self.cancelled = False
         self.listed = False
         self.started = 0.0  # server time, once it runs
@@ -120,16 +128,23 @@ class HeldTask:
         claim = self._claim(deaths)
         if self.solo:
             self._seq = await self._save(claim)
-            self._begin(claim)
         else:
             self._running = claim
-            self._begin(claim)
+        if self.before is not None and not self.before.done():
+            await asyncio.wait([self.before])
+        self._begin(claim)
+        self.pass_on()
         assert self.work is not None
         ended = await self.work.outcome
         if self._claiming is not None:
             self._seq = await self._claiming
         self._running = None
         await self._ended(claim, ended)
+
+    def pass_on(self) -> None:
+        """Those that came behind it may begin."""
+        if self.begun is not None and not self.begun.done():
+            self.begun.set_result(None)
 
     def claim(self) -> None:
         """It runs for a while: say so, unless that was said."""

@@ -73,6 +73,7 @@ class TaskService:
         self._running: set[asyncio.Task[None]] = set()
         self._adjusting: asyncio.Handle | None = None
         self._short = False  # the last task was
+        self._last_looked_up: asyncio.Future[None] | None = None
         self._crowded = False  # others waited behind the last one
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
@@ -186,9 +187,13 @@ class TaskService:
         self.counts["tasks"] += 1
         if self._claiming is None:
             self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
+        held.before = self._last_looked_up
+        if held.solo:
+            held.begun = self._last_looked_up = self._loop.create_future()
         try:
             await held.serve()
         finally:
+            held.pass_on()
             del self._held[id]
             if not self._held:
                 self._idle.set()
@@ -227,10 +232,8 @@ class TaskService:
         self._adjusting = None
         if self._intake is None:
             return
-        waiting = [held for held in self._held.values() if held.work is None]
-        # One that is looked up first must not be overtaken by those behind it.
-        ahead = self._short and self._crowded and not any(held.solo for held in waiting)
-        room = max(0, self.children.room(ahead) - len(waiting))
+        waiting = sum(held.work is None for held in self._held.values())
+        room = max(0, self.children.room(self._short and self._crowded) - waiting)
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 
