@@ -186,10 +186,11 @@ class Pipe:
         self._write(b"".join(pieces))
 
     def close(self) -> None:
-        """Close this end; ``on_end`` is called soon."""
+        """Close this end; ``on_end`` is called soon, unless the loop is closed."""
         if not self.closed:
             self._finish()
-            self._loop.call_soon(self._on_end)
+            if not self._loop.is_closed():
+                self._loop.call_soon(self._on_end)
 
     def _write(self, data: Buffer, fd: int | None = None) -> None:
         if self.closed:
