@@ -28,6 +28,7 @@ from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorE
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
 from genro_nats.transport.transfer.raw import cut, send, take_whole
 
@@ -43,7 +44,6 @@ _DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose 
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-_VERSION: Final = len("NATS/1.0")
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
@@ -124,7 +124,7 @@ class _Client(Client):
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
             return
-        subscription.hand_on(*named, data, _parsed(headers) if headers else None)
+        subscription.hand_on(*named, data, Headers(headers) if headers else None)
 
 
 class Subscription:
@@ -144,14 +144,17 @@ class Subscription:
         """nats-py's way to hand a message on."""
         self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
 
-    def hand_on(self, subject: str, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
+    def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
         """Call the handler; whatever it raises must not end the subscription."""
-        status = headers.get("Status", "") if headers else ""
+        if headers is None:
+            status, headers = "", _NO_HEADERS
+        else:
+            status = headers.status if isinstance(headers, Headers) else headers.get("Status", "")
         try:
             if self.taker is not None and not status:
                 take_whole(data, self.taker)
             else:
-                self.handler(Message(subject, reply, data, status, headers or _NO_HEADERS))
+                self.handler(Message(subject, reply, data, status, headers))
         except Exception:
             log.exception("a message on %s could not be handled", subject)
 
@@ -483,20 +486,6 @@ def _let_go(client: Client) -> None:
     writer = getattr(client._transport, "_io_writer", None)
     if writer is not None:
         writer.transport.abort()
-
-
-def _parsed(raw: bytes) -> dict[str, str]:
-    """A block of headers as a dictionary; the server's own status is among them."""
-    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
-    found: dict[str, str] = {}
-    if len(first) > _VERSION:
-        status, _, text = first[_VERSION:].strip().partition(" ")
-        found = {"Status": status, "Description": text.strip()} if status.isdigit() else {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon:
-            found[name.strip()] = value.strip()
-    return found
 
 
 def _header_size(headers: Mapping[str, str]) -> int:

@@ -111,6 +111,8 @@ def _escaped(character: str) -> str:
 
 def from_token(found: str) -> str:
     """The text of a token."""
+    if _PLAIN.fullmatch(found):
+        return found
 
     def plain(match: re.Match[str]) -> str:
         return bytes.fromhex(match[0].replace("=", "")).decode(errors="replace")
