@@ -485,7 +485,8 @@ def _let_go(client: Client) -> None:
     """Close the socket of a client that was not closed in time; what it had to send is lost."""
     writer = getattr(client._transport, "_io_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # asyncio's is closed for good: it has let go of its loop
+            writer.transport.abort()
 
 
 def _header_size(headers: Mapping[str, str]) -> int:
