@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from genro_nats.cli.tables import fancy
 from genro_nats.cli.task_facts import as_json, one_line, progress_text, status_facts
 from genro_nats.tasks.status import TaskStatus
 
-__all__ = ["watching"]
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["bar", "watching"]
 
 Shown = Callable[[TaskStatus], object]
 
@@ -20,7 +24,7 @@ def watching(*, objects: bool) -> Iterator[Shown]:
     if objects:
         yield _object
     elif fancy():
-        with _bar() as shown:
+        with bar() as shown:
             yield shown
     else:
         yield _line
@@ -36,13 +40,16 @@ def _line(status: TaskStatus) -> None:
 
 
 @contextmanager
-def _bar() -> Iterator[Shown]:
+def bar(console: Console | None = None) -> Iterator[Shown]:
+    """A progress bar, on ``console`` if one is given; needs Rich."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=Console(highlight=False)) as progress:
+    with Progress(
+        *columns, TextColumn("{task.fields[text]}"), console=console or Console(highlight=False)
+    ) as progress:
         bar = progress.add_task("", total=1.0, text="")
 
         def shown(status: TaskStatus) -> None:
