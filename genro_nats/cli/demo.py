@@ -1,4 +1,4 @@
-"""``genro-nats demo``: one real job, locally and over NATS, and a child killed on the way."""
+"""``genro-nats demo``: one real job, locally, over NATS and as a durable task, and children killed on the way."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Final
 from genro_nats.cli.demo_run import Outcome, run_job, standard_library
 from genro_nats.cli.demo_show import RichShow, Show, SilentShow
 from genro_nats.cli.demo_stage import SUBJECT, Stage, stage
+from genro_nats.cli.demo_task import TaskOutcome, run_task
 from genro_nats.config.options import MAX_WORKERS
 from genro_nats.errors import ConfigurationError
 
@@ -22,7 +23,9 @@ _EPILOG: Final = """\
 It parses, measures and compresses every module of this Python's standard library:
 first in a local process pool; then, with the same code and another configuration, on
 a worker behind a NATS server that it starts; then so again, while a child of the worker
-is killed with SIGKILL. All three must come to the same digest, else the exit code is 1.
+is killed with SIGKILL; last, some of the modules as one durable task, whose child is killed
+too: it is run again from its checkpoint. All must come to the same digest, else the exit
+code is 1.
 
 examples:
   genro-nats demo
@@ -45,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run all of it; 0 if the digests are equal and a child was killed, else 1.
+    """Run all of it; 0 if the digests are equal and two children were killed, else 1.
 
     Raises:
         ConfigurationError: Rich or nats-server is missing.
@@ -68,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class _Demo:
-    """The three runs, and what came out."""
+    """The three runs and the task, and what came out."""
 
     def __init__(self, up: Stage, modules: Modules, processes: int, show: Show) -> None:
         self._up = up
@@ -77,9 +80,10 @@ class _Demo:
         self._show = show
         self._killed: int | None = None
         self._outcomes: dict[str, Outcome] = {}
+        self._task: TaskOutcome | None = None
 
     async def run(self) -> None:
-        """Run the job three times."""
+        """Run the job three times, and once more as a task."""
         say = self._show.say
         say("\n1. In a local pool (local.toml)")
         await self._once("local", "local")
@@ -88,6 +92,21 @@ class _Demo:
         say("\n3. Over NATS again, and one child of the worker is killed on the way")
         await self._once("killed", "remote", self._kill)
         self._tell_losses()
+        say("\n4. Some of it as one durable task, and its child is killed on the way")
+        await self._durably()
+
+    async def _durably(self) -> None:
+        names = [name for name, _ in self._modules]
+        with self._show.task() as told:
+            self._task = task = await run_task(
+                self._up.registry("remote"), self._outcomes["local"], names, told
+            )
+        say = self._show.say
+        say(f"  task {task.id}: {task.state} in attempt {task.attempts}")
+        if task.killed_pid is not None and len(task.resumed_at) > 1:
+            say(f"  child {task.killed_pid} was killed by SIGKILL; child {task.pids[-1]} went on from the")
+            say(f"  checkpoint, with {task.resumed_at[-1]} modules measured; nobody had to ask for that")
+        say(f"  digest {task.digest}, {'as' if task.equal else 'NOT AS'} in run 1 of the same modules")
 
     def _server(self) -> str:
         return f"{self._up.server.url}, subject {SUBJECT}, worker pid {self._up.worker.pid}"
@@ -128,13 +147,18 @@ class _Demo:
         """Say how it went; the exit code."""
         digests = {outcome.digest for outcome in self._outcomes.values()}
         complete = all(len(outcome.results) == len(self._modules) for outcome in self._outcomes.values())
-        good = len(digests) == 1 and complete and self._killed is not None
+        lasted = self._task is not None and self._task.good
+        good = len(digests) == 1 and complete and self._killed is not None and lasted
         if as_json:
+            facts = {"equal": good, "modules": len(self._modules), "killed_pid": self._killed}
             runs = {name: outcome.as_dict() for name, outcome in self._outcomes.items()}
-            print(
-                json.dumps({"equal": good, "modules": len(self._modules), "killed_pid": self._killed} | runs)
-            )
+            task = {"task": self._task.as_dict() if self._task else None}
+            print(json.dumps(facts | runs | task))
         else:
-            verdict = "All three digests are equal: nothing was lost." if good else "THE DIGESTS DIFFER."
+            verdict = (
+                "All digests are equal: nothing was lost."
+                if good
+                else "THAT IS NOT AS IT SHOULD BE: the digests differ, or a kill missed."
+            )
             self._show.say(f"\n{verdict}")
         return 0 if good else 1

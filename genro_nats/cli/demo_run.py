@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import sysconfig
 import time
 from collections import Counter
@@ -12,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from genro_nats.cli.demo_job import Measured, measure
+from genro_nats.cli.demo_job import Measured, digest_of, measure
 from genro_nats.errors import ExecutorError, WorkerLostError
 from genro_nats.executor.function import Function
 from genro_nats.executor.registry import ExecutorRegistry
 
-__all__ = ["Lost", "Outcome", "run_job", "standard_library"]
+__all__ = ["Lost", "Outcome", "library_root", "run_job", "standard_library"]
 
 _FOREIGN: Final = frozenset({"site-packages", "dist-packages"})
 _LANES: Final = 8  # calls in flight, per child
@@ -45,8 +44,7 @@ class Outcome:
     @property
     def digest(self) -> str:
         """One hash over all results, whatever their order and wherever they were made."""
-        facts = "\n".join(sorted(result.facts for result in self.results))
-        return hashlib.sha256(facts.encode()).hexdigest()
+        return digest_of(result.facts for result in self.results)
 
     @property
     def rate(self) -> float:
@@ -71,9 +69,14 @@ class Outcome:
         }
 
 
+def library_root() -> Path:
+    """Where the running Python's standard library is."""
+    return Path(sysconfig.get_path("stdlib"))
+
+
 def standard_library() -> list[tuple[str, bytes]]:
     """Every module of the running Python's standard library: its name and source."""
-    root = Path(sysconfig.get_path("stdlib"))
+    root = library_root()
     found = []
     for path in sorted(root.rglob("*.py")):
         name = path.relative_to(root)

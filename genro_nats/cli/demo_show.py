@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from genro_nats.cli.demo_run import Outcome
+from genro_nats.cli.task_watch import bar
 from genro_nats.errors import ConfigurationError
+from genro_nats.tasks.status import TaskStatus
 
 __all__ = ["RichShow", "Show", "SilentShow"]
 
@@ -20,6 +22,7 @@ class Show(Protocol):
     def say(self, text: str) -> None: ...
     def running(self, title: str, total: int) -> Any: ...
     def outcome(self, outcome: Outcome) -> None: ...
+    def task(self) -> Any: ...
 
 
 class SilentShow:
@@ -35,6 +38,11 @@ class SilentShow:
 
     def outcome(self, outcome: Outcome) -> None:
         """Nothing."""
+
+    @contextmanager
+    def task(self) -> Iterator[Callable[[TaskStatus], object]]:
+        """Nothing."""
+        yield lambda status: None
 
 
 class RichShow:
@@ -75,6 +83,12 @@ class RichShow:
                 progress.update(bar, completed=done, rate=done / elapsed if elapsed else 0.0)
 
             yield told
+
+    @contextmanager
+    def task(self) -> Iterator[Callable[[TaskStatus], object]]:
+        """A progress bar; gives what is to be called with each status of the task."""
+        with bar(self._console) as shown:
+            yield shown
 
     def outcome(self, outcome: Outcome) -> None:
         """Time, digest, and a table of where the calls ran."""

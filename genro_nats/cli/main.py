@@ -21,9 +21,15 @@ _USAGE: Final = 2
 _INTERRUPTED: Final = 130  # 128 and SIGINT, as shells have it
 _COMMANDS: Final = {
     "worker": "serve calls from NATS with processes of this machine",
+    "tasks": "list a pool's durable tasks",
+    "task": "show one of them, watch it, or print its result",
+    "cancel": "end one of them, whatever its state",
+    "retry": "run a failed one again, from its dead letter",
+    "dead": "list, replay or drop what failed for good",
+    "schedules": "list or remove recurring tasks",
     "server": "run the embedded nats-server in the foreground",
     "demo": "run one real job locally, then over NATS, and kill a child on the way",
-    "bench": "measure what a call costs here, beside bare nats-py and other pools",
+    "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
 }
 _EXAMPLES: Final = """\
 examples:
@@ -31,6 +37,7 @@ examples:
   genro-nats server
   genro-nats worker --url embedded --subject tasks.heavy --import myapp.tasks
   genro-nats worker --config workers/worker.toml
+  genro-nats tasks --subject tasks.heavy --state failed
 
 A command's own help: genro-nats worker --help
 """
@@ -70,7 +77,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _parser() -> CommandParser:
-    commands = "\n".join(f"  {name:8} {text}" for name, text in _COMMANDS.items())
+    commands = "\n".join(f"  {name:9} {text}" for name, text in _COMMANDS.items())
     parser = CommandParser(
         prog="genro-nats",
         usage="genro-nats [--help] [--version] COMMAND ...",

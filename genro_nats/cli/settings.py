@@ -14,7 +14,7 @@ from genro_nats.config import parse_duration, parse_size
 from genro_nats.config.suggest import did_you_mean
 from genro_nats.errors import ConfigurationError
 
-__all__ = ["POOL", "WORKER", "Setting", "add_settings", "given", "known_keys"]
+__all__ = ["POOL", "TASKS", "WORKER", "Setting", "add_settings", "given", "known_keys"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,27 @@ class Setting:
 
 _SECONDS: Final = quantity(parse_duration)
 _BYTES: Final = quantity(parse_size)
+
+# Callers and workers state them alike: a stream that exists with other settings is refused.
+TASKS: Final = (
+    Setting(
+        "lease",
+        "silence after which a worker's durable tasks are given to another; default 10s",
+        "lease",
+        "TIME",
+        parse=_SECONDS,
+    ),
+    Setting(
+        "replicas", "servers that hold each stream of the pool's tasks; default 1", "replicas", "N", parse=int
+    ),
+    Setting(
+        "storage",
+        "where the servers keep the pool's tasks: file (default) or memory",
+        "storage",
+        "KIND",
+        choices=("file", "memory"),
+    ),
+)
 
 POOL: Final = (
     Setting("subject", "subject to serve; repeated: a pool for each", "subject", "SUBJECT", many=True),
@@ -79,6 +100,7 @@ POOL: Final = (
         "TIME",
         parse=_SECONDS,
     ),
+    *TASKS,
 )
 
 WORKER: Final = (

@@ -10,10 +10,10 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 from genro_nats.cli.logs import set_up_logging
+from genro_nats.cli.search_path import set_up_path
 from genro_nats.cli.settings import POOL, WORKER, add_settings
 from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
 from genro_nats.errors import ConfigurationError, ExecutorError
@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.until_stdin_closes:
         _require_pipe()
     set_up_logging(plan.log_level, as_json=plan.log_json)
-    _set_up_path(plan.path)
+    set_up_path(plan.path)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_Serving(plan, until_stdin=arguments.until_stdin_closes).run())
 
@@ -72,14 +72,6 @@ def _require_pipe() -> None:
     mode = os.fstat(sys.stdin.fileno()).st_mode
     if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or sys.stdin.isatty()):
         raise ConfigurationError("--until-stdin-closes needs a pipe, socket or terminal as standard input.")
-
-
-def _set_up_path(directories: tuple[str, ...]) -> None:
-    """The working directory and ``--path`` can be imported from, here and in the children."""
-    here = str(Path.cwd())
-    if "" not in sys.path and here not in sys.path:
-        sys.path.insert(0, here)
-    sys.path[:0] = [str(Path(directory).expanduser().absolute()) for directory in directories]
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from genro_nats.codec.frame import Buffer
-from genro_nats.tasks.record import Record, pack, unpack
+from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
-__all__ = ["StateStore", "Stored"]
-
-
-class Stored(NamedTuple):
-    """A record with its outcome's frame, and its sequence, which the next writer has to name."""
-
-    record: Record
-    outcome: Buffer
-    seq: int
+__all__ = ["StateStore"]
 
 
 class StateStore:
@@ -33,7 +23,7 @@ class StateStore:
     async def load(self, id: str) -> Stored | None:
         """What is stored of a task. Raises DecodeError, TransportError."""
         found = await get_last(self._js, self._subjects.states_stream, self._subjects.state(id))
-        return None if found is None else Stored(*unpack(found.data), found.seq)
+        return None if found is None else Stored(found.data, found.seq)
 
     async def save(
         self, id: str, record: Record, outcome: Buffer = b"", *, expected: int, ttl: float | None = None

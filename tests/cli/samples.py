@@ -6,6 +6,8 @@ import os
 import time
 from pathlib import Path
 
+from genro_nats import current_call
+
 _LIMIT = 30.0  # seconds
 
 
@@ -36,3 +38,17 @@ def loaded() -> str:
 
 def fail() -> None:
     raise RuntimeError("no model here")
+
+
+def double(value: int) -> int:
+    return 2 * value
+
+
+def refuse(text: str) -> None:
+    raise ValueError(text)
+
+
+def advance(folder: str) -> str:
+    """Go half the way, and on when told."""
+    current_call().progress(0.5, "half the way")
+    return hold(f"{folder}/started", f"{folder}/release")

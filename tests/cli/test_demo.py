@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from genro_nats.cli.demo_job import measure
+from genro_nats.cli.demo_job import Survey, digest_of, measure, survey
 from genro_nats.cli.demo_run import Outcome
+from genro_nats.message import CallContext, running_call
 from tests.cli.conftest import Running, finished, until
 
 
@@ -28,6 +29,10 @@ def test_all_runs_come_to_the_same_and_nothing_is_lost(tmp_path: Path) -> None:
     assert [each["kind"] for each in runs] == ["process", "nats", "nats"]
     assert shown["killed_pid"] in {place["pid"] for place in shown["killed"]["ran"]}
     assert {lost["pid"] for lost in shown["killed"]["lost"]} <= {shown["killed_pid"]}
+    task = shown["task"]
+    assert (task["state"], task["attempts"], task["equal"]) == ("completed", 2, True)
+    assert task["pids"][0] == task["killed_pid"] != task["pids"][1]
+    assert task["resumed_at"][0] == 0 < task["resumed_at"][1]
     assert list(tmp_path.iterdir()) == []
     assert run.stderr == ""
 
@@ -35,7 +40,8 @@ def test_all_runs_come_to_the_same_and_nothing_is_lost(tmp_path: Path) -> None:
 def test_for_people_it_shows_where_calls_ran(tmp_path: Path) -> None:
     run = finished("demo", "--modules", "60", TMPDIR=str(tmp_path), COLUMNS="200")
     assert run.returncode == 0, run.stderr
-    assert "All three digests are equal: nothing was lost." in run.stdout
+    assert "All digests are equal: nothing was lost." in run.stdout
+    assert "went on from the" in run.stdout
     assert run.stdout.count("where it ran") == 3
 
 
@@ -94,6 +100,23 @@ def test_the_job_counts() -> None:
     assert found.parsed
     broken = measure("b.py", b"def")
     assert not broken.parsed
+
+
+def test_a_survey_goes_on_where_it_left_off(tmp_path: Path) -> None:
+    names = [f"{number}.py" for number in range(3)]
+    for name in names:
+        (tmp_path / name).write_text(f"x{name[0]} = 1\n")
+    whole = survey(str(tmp_path), names)
+    (tmp_path / "0.py").unlink()
+    first = measure("0.py", b"x0 = 1\n").facts
+    rest = CallContext("id", checkpointed=Survey({first}, 1, [1], [0]))
+    token = running_call.set(rest)
+    try:
+        again = survey(str(tmp_path), names)
+    finally:
+        running_call.reset(token)
+    assert (again.digest, again.measured, again.resumed_at) == (whole.digest, 3, [0, 1])
+    assert again.digest == digest_of(measure(name, f"x{name[0]} = 1\n".encode()).facts for name in names)
 
 
 def test_the_digest_depends_on_facts_not_on_order_or_place() -> None:

@@ -23,6 +23,8 @@ tls_ca = "ca.pem"
 processes = 3
 imports = ["json"]
 max_memory_per_child = "512MB"
+lease = "15s"
+replicas = 3
 [pools.io]
 subject = "tasks.files"
 threads = 8
@@ -57,6 +59,7 @@ def test_a_file_with_several_pools(written: Callable[[str], str], tmp_path: Path
     heavy, io = (pool.options for pool in made.pools)
     assert (heavy.subject, heavy.max_workers, heavy.imports) == ("tasks.heavy", 3, ("json",))
     assert heavy.max_memory_per_child == 512_000_000
+    assert (heavy.lease, heavy.replicas, heavy.storage) == (15, 3, "file")
     assert (io.subject, io.threads) == ("tasks.files", 8)
     assert made.connection.url == heavy.url == ("nats://a.example:4222",)
     assert made.connection.tls_ca == str(tmp_path / "ca.pem")
@@ -66,6 +69,8 @@ def test_a_file_with_several_pools(written: Callable[[str], str], tmp_path: Path
 def test_the_command_line_wins_over_the_file(written: Callable[[str], str]) -> None:
     made = plan("--config", written(FILE), "--processes", "7", "--url", "nats://b", "--drain-timeout", "1m")
     assert [pool.options.max_workers for pool in made.pools] == [7, 7]
+    more = plan("--config", written(FILE), "--lease", "1m", "--replicas", "1", "--storage", "memory")
+    assert [(pool.options.lease, pool.options.storage) for pool in more.pools] == [(60, "memory")] * 2
     assert made.connection.url == ("nats://b",)
     assert made.drain_timeout == 60
 

@@ -25,6 +25,18 @@ from tests.cli.conftest import finished
         ("worker --config /no/such.toml", "can't be read"),
         ("worker --subject a --init nothing", "package.module:function"),
         ("demo --processes 0", "use 1 to"),
+        ("worker --subject a --storage disk", "choose from"),
+        ("worker --subject a --replicas 9", "(--replicas) is 9"),
+        ("tasks", "give --subject"),
+        ("tasks --subject a --state done", "invalid choice: 'done'"),
+        ("tasks --subject a --limit 0", "--limit is 0"),
+        ("task --subject a", "ID"),
+        ("task x --subject a --watch --result", "not allowed with"),
+        ("cancel x --subject a --timeout soon", "'soon' is not a duration"),
+        ("dead drop --subject a", "`dead drop ID`"),
+        ("dead list x --subject a", "`dead` alone to list"),
+        ("schedules remove --subject a", "`schedules remove NAME`"),
+        ("schedules --subject a --url nats://me:hush@host", "--url holds a login"),
     ],
 )
 def test_bad_usage_is_one_line_with_a_way_out(
@@ -39,7 +51,10 @@ def test_bad_usage_is_one_line_with_a_way_out(
     assert "hush" not in shown.err
 
 
-@pytest.mark.parametrize("line", ["--help", "", "worker --help", "server --help", "demo --help"])
+_COMMANDS = "worker tasks task cancel retry dead schedules server demo"
+
+
+@pytest.mark.parametrize("line", ["--help", "", *(f"{command} --help" for command in _COMMANDS.split())])
 def test_help_has_examples(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(line.split()) == 0
     assert "examples:\n  genro-nats" in capsys.readouterr().out

@@ -121,7 +121,7 @@ class HeldTask:
         if stored is None:
             return
         self._record, self._seq = stored.record, stored.seq
-        if not stored.record.state.settled:
+        if not stored.settled:
             self._checkpoint = await self._service.store.noted("note", "checkpoint", self.task.id)
 
     async def _run(self, deaths: int) -> None:

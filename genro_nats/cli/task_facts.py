@@ -1,0 +1,65 @@
+"""What is known of a task, as plain data for machines and as words for people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Final
+
+from genro_nats.tasks.status import TaskState, TaskStatus
+
+__all__ = ["as_json", "moment", "one_line", "progress_text", "status_facts", "status_lines"]
+
+_LONG: Final = 100  # characters of an error in a list
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON; what JSON can't hold is shown as Python shows it."""
+    return json.dumps(value, default=repr)
+
+
+def status_facts(status: TaskStatus) -> dict[str, Any]:
+    """All fields; times are seconds since the epoch."""
+    return asdict(status)
+
+
+def moment(seconds: float | None) -> str:
+    """A time, in this machine's zone; "-" for none."""
+    if seconds is None:
+        return "-"
+    return f"{datetime.fromtimestamp(seconds).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def one_line(text: str, limit: int = _LONG) -> str:
+    """The text in one line of at most ``limit`` characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 3]}..."
+
+
+def progress_text(status: TaskStatus) -> str:
+    """How far it is: "40% page 4 of 10", or nothing."""
+    if status.progress is None:
+        return ""
+    return one_line(f"{status.progress.fraction:.0%} {status.progress.text}")
+
+
+def status_lines(status: TaskStatus) -> list[tuple[str, str]]:
+    """Names and values, those that say something."""
+    ran = f"{status.worker} (pid {status.pid})" if status.worker else ""
+    took = ""
+    if status.started_at is not None and status.finished_at is not None:
+        took = f" ({status.finished_at - status.started_at:.3f} s)"
+    facts = [
+        ("task", status.id),
+        ("state", status.state.value),
+        ("progress", progress_text(status)),
+        ("attempts", str(status.attempts)),
+        ("created", moment(status.created_at)),
+        ("started", moment(status.started_at) if status.started_at else ""),
+        ("finished", moment(status.finished_at) + took if status.finished_at else ""),
+        ("next retry", moment(status.next_retry_at) if status.state is TaskState.SCHEDULED else ""),
+        ("worker", ran),
+        ("error", one_line(status.error, 2000)),
+    ]
+    return [(name, value) for name, value in facts if value not in ("", "-")]
