@@ -13,7 +13,7 @@ from typing import Any
 from genro_nats import NatsExecutor
 from genro_nats.config import PoolOptions
 from genro_nats.message import new_id
-from genro_nats.tasks.record import Record, unpack
+from genro_nats.tasks.record import Record, Stored
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
 from genro_nats.transport.address import Address
@@ -47,7 +47,7 @@ class Ledger:
     def heard(self, message: Message) -> None:
         id = from_token(message.subject.rpartition(".")[2])
         try:
-            record, _ = unpack(message.data)
+            record = Stored(message.data, 0).record
         except Exception:
             return
         self.history[id].append(record)
