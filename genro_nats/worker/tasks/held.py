@@ -237,7 +237,7 @@ class HeldTask:
         self._fill(claim, TaskState.COMPLETED, "", "")
         data = pack(claim, ended.frame)
         try:
-            storing = self._service.store.post(self.task.id, data, self.task.ttl, linger=self._service.many)
+            storing = self._service.store.post(self.task.id, data, self.task.ttl, self._service.when)
         except ExecutorError:
             storing = None
         if storing is None:
@@ -251,7 +251,7 @@ class HeldTask:
             self._service.resume(self, self._store_again(data))
             return
         with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
-            self.delivery.ack_soon(linger=self._service.many)
+            self.delivery.ack_now(self._service.when)
         self._service.count(TaskState.COMPLETED)
         self._service.left(self)
 
