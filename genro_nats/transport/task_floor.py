@@ -87,10 +87,6 @@ class TaskFloor:
         while window:
             await window.popleft()
 
-    async def stored(self) -> int:
-        """How many of those are there."""
-        return (await self._js.stream_info(_QUEUE)).state.messages
-
     async def forget_many(self) -> None:
         """Drop them."""
         await self._js.purge_stream(_QUEUE)
