@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SCENARIOS", "add_arguments"]
+__all__ = ["SCENARIOS", "add_arguments", "rounds"]
 
 SCENARIOS: Final = ("calls", "inflight", "schedule", "import", "idle")
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rounds",
-        type=_rounds,
+        type=rounds,
         metavar="N",
         help="rounds over all systems; figures are medians over them (default: 7)",
     )
@@ -41,7 +41,8 @@ def _scenarios(text: str) -> tuple[str, ...]:
     return tuple(name for name in SCENARIOS if name in names)
 
 
-def _rounds(text: str) -> int:
+def rounds(text: str) -> int:
+    """A number of rounds."""
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} rounds: use 1 to 1000")
     return int(text)

@@ -6,7 +6,17 @@ import os
 import time
 from typing import TypeVar
 
-__all__ = ["echo", "echo_async", "gated", "long_sleep", "short_sleep", "timed_sleep"]
+__all__ = [
+    "echo",
+    "echo_async",
+    "echo_large",
+    "gated",
+    "long_sleep",
+    "no_op",
+    "short_sleep",
+    "started_at",
+    "timed_sleep",
+]
 
 T = TypeVar("T")
 Interval = tuple[int, float, float]
@@ -17,8 +27,23 @@ def echo(value: T) -> T:
     return value
 
 
+def echo_large(value: T) -> T:
+    """``echo`` under another name, so that a pool can tell large calls from small ones."""
+    return value
+
+
 async def echo_async(value: T) -> T:
     """The value itself, from a coroutine."""
+    return value
+
+
+def started_at() -> float:
+    """Now, in seconds on the machine's monotonic clock."""
+    return time.monotonic()
+
+
+def no_op(value: bytes) -> bytes:
+    """Nothing; the value itself, to see that it came through."""
     return value
 
 

@@ -29,7 +29,7 @@ _COMMANDS: Final = {
     "schedules": "list or remove recurring tasks",
     "server": "run the embedded nats-server in the foreground",
     "demo": "run one real job locally, then over NATS, and kill a child on the way",
-    "bench": "measure what a call costs here, beside bare nats-py and other pools",
+    "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
 }
 _EXAMPLES: Final = """\
 examples:

@@ -44,6 +44,7 @@ __all__ = [
     "encode",
     "name_of",
     "peek",
+    "seconds_field",
     "size",
     "with_seconds",
 ]
@@ -78,6 +79,11 @@ class FrameKind(IntEnum):
     REFUSED = 12  # the call was not started and never will be here
     SKIPPED = 13  # child to parent: this call had been taken back
     CHECKPOINT = 14  # child to parent: keep this value for the task's next attempt
+    PULL = 20  # to a payload's owner: send it, from here to there
+    GRANT = 21  # to the owner: it may be sent up to there
+    CHUNK = 22  # to the puller: a piece of the payload
+    GONE = 23  # to the puller: there is no such payload
+    DONE = 24  # to the owner: the payload has arrived, or nobody wants it
 
 
 class Flag:
@@ -89,6 +95,7 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
+    REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 
 class Frame:
@@ -240,10 +247,15 @@ def check(data: Buffer) -> Head:
     return head
 
 
+def seconds_field(seconds: float) -> tuple[int, bytes]:
+    """Where a frame has its seconds, and these as bytes."""
+    return HEADER.size - 16 - 8 - 8, struct.pack("!d", seconds)  # before body length and id
+
+
 def with_seconds(data: bytes, seconds: float) -> bytes:
     """The same frame with another time left."""
-    at = HEADER.size - 16 - 8 - 8  # before body length and id
-    return data[:at] + struct.pack("!d", seconds) + data[at + 8 :]
+    at, field = seconds_field(seconds)
+    return data[:at] + field + data[at + 8 :]
 
 
 def name_of(data: Buffer, head: Head) -> bytes:

@@ -162,6 +162,19 @@ class PoolOptions:
     connect_timeout: float = _option(
         5.0, "seconds that the first connection may take", rules.seconds(), _NATS
     )
+    inline_limit: int = _option(
+        1024**2,
+        "bytes of a call, result or item above which it stays with its owner and is pulled in chunks; "
+        "the server's max_payload is a limit too",
+        rules.size(1024),
+        _NATS,
+    )
+    max_payload_size: int = _option(
+        4 * 1024**3,
+        "bytes of a call, result or item that are sent or taken at most",
+        rules.size(1024),
+        _NATS,
+    )
     disconnect_timeout: float = _option(
         30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
     )

@@ -26,11 +26,16 @@ _JOIN: Final = 1.0  # seconds that a loop's thread gets to end at interpreter ex
 
 
 class Home:
-    """One engine in its loop. It starts once; ``started`` is set then, or when it failed."""
+    """One engine in its loop. It starts once; ``started`` is set then, or when it failed.
+
+    ``ending``: it runs nothing more; ``ended`` is set once another may take its place.
+    """
 
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.started = Signal()
+        self.ended = Signal()
+        self.ending = False
         self.error: BaseException | None = None
         self.ready = False
         self._ended = False
@@ -146,6 +151,7 @@ class Home:
 
     async def _end(self, wait: bool) -> None:
         self.ready = False
+        self.ending = True
         try:
             await self.engine.aclose(wait)
         except BaseException:
@@ -153,6 +159,7 @@ class Home:
             raise
         finally:
             self._ended = True
+            self.ended.set()
             current = asyncio.current_task()
             for relay in list(self._relays):
                 if relay._task is not current:
@@ -166,6 +173,7 @@ class Home:
             self._ended = True  # what a fork inherited belongs to the process it comes from
             return
         self._ended = True
+        self.ended.set()
         self.ready = False
         for relay in list(self._relays):
             relay.fail()

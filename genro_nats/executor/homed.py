@@ -101,10 +101,13 @@ class HomedExecutor(Pool):
         """A home whose engine has started. Raises what prevented its start, to all who wait for it."""
         if (home := self._home) is not None and home.ready and runs_in(home.loop):
             return home
-        home = self._found_home()
-        await home.started.wait()
-        self._raise_failure(home)
-        return home
+        while True:
+            home = self._found_home()
+            await home.started.wait()
+            self._raise_failure(home)
+            if not home.ending:
+                return home
+            await home.ended.wait()
 
     def _raise_failure(self, home: Home) -> None:
         if home.error is not None:
@@ -155,7 +158,7 @@ class HomedExecutor(Pool):
 def post_progress(call: Call) -> None:
     """Let the call's progress reach its listener in the present event loop."""
     listener = call.on_progress
-    if listener is not None:
+    if listener is not None and call.task is None:  # who keeps a task hears of it in any thread, and in order
         call.on_progress = partial(caller_post(), listener)
 
 

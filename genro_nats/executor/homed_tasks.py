@@ -32,17 +32,17 @@ class HomedTasks:
 
     async def enqueue(self, request: TaskRequest) -> str:
         """See ``TaskBackend``, as for all the others."""
-        await self._localize(request)
-        return await self._do("enqueue", request)  # type: ignore[no-any-return]
+        home = await self._settle()
+        tasks = self._tasks_of(home)
+        if home.here:
+            return await tasks.enqueue(request)
+        post_progress(request.call)
+        return await home.relay(tasks.enqueue, request)  # type: ignore[no-any-return]
 
-    async def _localize(self, *requests: TaskRequest) -> None:
-        """Let progress reach its listeners in the present event loop."""
+    async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         if not (await self._settle()).here:
             for request in requests:
                 post_progress(request.call)
-
-    async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
-        await self._localize(*requests)
         return await self._do("enqueue_many", requests)  # type: ignore[no-any-return]
 
     async def status(self, id: str) -> TaskStatus:

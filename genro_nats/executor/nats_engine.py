@@ -9,71 +9,48 @@ it holds, and five silent seconds mean it is lost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import os
 import random
 from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all, encode, with_seconds
-from genro_nats.codec.ids import batches, split_ids
+from genro_nats.codec.frame import Flag, Frame, FrameKind, encode, size, with_seconds
+from genro_nats.codec.ids import batches
+from genro_nats.codec.reference import refer
 from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
     ConfigurationError,
     ConnectionLostError,
-    DecodeError,
     ExecutorClosedError,
     ExecutorError,
     ExecutorOverloadError,
     NoWorkersError,
+    PayloadTooLargeError,
     WorkerLostError,
 )
-from genro_nats.executor.incoming import ItemBuffer, tell_progress
+from genro_nats.executor.incoming import ItemBuffer
+from genro_nats.executor.nats_acks import Acks
+from genro_nats.executor.nats_pending import Pending
+from genro_nats.executor.nats_replies import Replies
+from genro_nats.executor.nats_silence import SILENCE, Silence
 from genro_nats.executor.nats_tasks.backend import NatsTasks
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call
+from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
+from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsEngine"]
 
-log: Final = logging.getLogger("genro_nats.executor")
-
-SILENCE: Final = 5.0  # seconds without a beat after which a worker counts as lost
-_WATCH: Final = 0.5  # seconds between two looks for silence
-_GRACE: Final = 5.0  # seconds after a reconnect in which workers may still be on their way back
 _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
-_ACK_DELAY: Final = 0.1  # seconds for which acknowledgements are collected
-_ACK_BYTES: Final = 64 * 1024  # a larger reply is acknowledged at once: it is held in memory until then
-
-
-class _Pending:
-    """One call that has no reply yet."""
-
-    __slots__ = ("call", "data", "heard", "items", "outcome", "retries", "timer", "worker")
-
-    def __init__(self, call: Call, data: bytes, now: float, items: ItemBuffer | None) -> None:
-        self.call = call
-        self.data = data
-        self.heard = now
-        self.items = items
-        self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-        self.retries = 0
-        self.timer: asyncio.TimerHandle | None = None
-        self.worker = ""  # its inbox, once it has shown itself
-
-    def fail(self, error: Exception) -> None:
-        """End the call with an error, unless it has ended."""
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
-            self.outcome.exception()  # a caller that left does not look at it
+_LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
 
 class NatsEngine:
@@ -88,12 +65,8 @@ class NatsEngine:
         self._inbox = caller_inbox(options.prefix, os.urandom(12).hex())
         self._fail_fast = options.overload == "fail"
         self._encoder = CallEncoder()
-        self._pending: dict[bytes, _Pending] = {}
-        self._acks: dict[str, list[bytes]] = {}
+        self._pending: dict[bytes, Pending] = {}
         self._refusal: ConfigurationError | None = None
-        self._returned_at = -inf
-        self._down_since: float | None = None
-        self._watcher: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connection = Connection(
             Address(options), f"genro-nats caller {name}", connect_timeout=options.connect_timeout
@@ -105,16 +78,29 @@ class NatsEngine:
     async def start(self) -> None:
         """Connect. Raises ConnectionLostError or ConfigurationError."""
         self._loop = asyncio.get_running_loop()
+        options = self._options
+        self._transfer = Transfer(options, f"genro-nats caller {self._name}, payloads")
+        self._silence = Silence(self._connection, self._pending, options.disconnect_timeout, self._lost)
         await self._connection.start()
+        self._outbox = Outbox(self._connection)
+        self._acks = Acks(self._outbox)
+        self._replies = Replies(
+            self._name,
+            self._pending,
+            self._acks,
+            self._transfer,
+            options.max_payload_size,
+            self._refused,
+            self._broken,
+        )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
         self._connection.on_error.append(self._denied)
         await self._connection.subscribe(self._inbox + "*", self._received)
         await self._connection.flush()
         if self._refusal is not None:
-            await self._connection.aclose()
+            await self.aclose(wait=False)
             raise self._refusal
-        self._outbox = Outbox(self._connection)
 
     async def aclose(self, wait: bool = True) -> None:
         """Leave; with ``wait`` once every call has its reply."""
@@ -125,27 +111,25 @@ class NatsEngine:
         for pending in list(self._pending.values()):
             self._cancel_remote(pending)
             pending.fail(error)
-        for task in [*self._tasks, *([self._watcher] if self._watcher else [])]:
+        watcher = self._silence.watcher
+        for task in [*self._tasks, *([watcher] if watcher else [])]:
             task.cancel()
-        self._send_acks()
+        for pending in list(self._pending.values()):
+            self._end(pending)
+        await asyncio.sleep(0)  # pulls that were cancelled acknowledge what nobody wants any more
+        self._acks.send()
         await self.tasks.aclose()
         await self._outbox.aclose()
+        await self._transfer.aclose()
         await self._connection.aclose()
 
     def abandon(self) -> None:
         """Cancel what still runs, and drop the connection."""
-        self._connection._closing = True
-        client = self._connection._client
-        tasks = [*self._tasks, self._watcher, self._connection._returning]
-        if client is not None:
-            tasks += [client._reading_task, client._ping_interval_task, client._flusher_task]
-            tasks += [session._wait_for_msgs_task for session in client._subs.values()]
-        for task in tasks:
+        for task in [*self._tasks, self._silence.watcher, *(p.pulling for p in self._pending.values())]:
             if task is not None and not task.done():
-                _drop(task)
-        if client is not None and client._transport is not None:
-            with contextlib.suppress(RuntimeError):  # its loop is closed, and the socket goes with it
-                client._transport.close()  # type: ignore[no-untyped-call]
+                drop_task(task)
+        self._transfer.abandon()
+        self._connection.abandon()
 
     def facts(self) -> dict[str, Any]:
         """Where it is connected, and how many calls are out."""
@@ -174,22 +158,44 @@ class NatsEngine:
         """The items of a generator function."""
         return ItemBuffer(lambda items: self._begin_stream(call, items))
 
-    def _begin(self, call: Call, items: ItemBuffer | None) -> _Pending:
+    def _begin(self, call: Call, items: ItemBuffer | None) -> Pending:
         flags = Flag.STREAM if items is not None else 0
         timeout = call.timeout
-        _, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
-        pending = _Pending(call, b"".join(parts), self._loop.time(), items)
+        name, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
+        pending = Pending(call, parts, self._loop.time(), items)
+        self._fill(pending, name)
         self._pending[call.id] = pending
         if timeout is not None:
             pending.timer = self._loop.call_later(timeout, self._expired, pending)
-        if self._watcher is None:
-            self._watcher = self._loop.create_task(self._watch())
+        self._silence.watch()
         return pending
 
-    def _end(self, pending: _Pending) -> None:
+    def _fill(self, pending: Pending, name: bytes = b"") -> None:
+        """Make the message to be published: the call, or where it can be pulled."""
+        parts = pending.parts
+        length = sum(map(size, parts))
+        if length <= min(self._options.inline_limit, self._connection.max_payload):
+            pending.data, pending.parts = b"".join(parts), ()
+            return
+        limit = self._options.max_payload_size
+        if length > limit:
+            raise PayloadTooLargeError(
+                f"A call of {name.decode(errors='replace')} takes {length:,} bytes; "
+                f"pool '{self._name}' sends {limit:,} (max_payload_size).",
+                size=length,
+                limit=limit,
+            )
+        pending.reference = self._transfer.owner.offer(parts)
+        pending.data = refer(b"".join(parts[:2]), pending.reference)
+
+    def _end(self, pending: Pending) -> None:
         self._pending.pop(pending.call.id, None)
         if pending.timer is not None:
             pending.timer.cancel()
+        if pending.reference is not None:
+            self._transfer.owner.drop(pending.reference.payload)
+        if pending.pulling is not None:
+            pending.pulling.cancel()
 
     def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
         pending = self._begin(call, items)
@@ -205,7 +211,7 @@ class NatsEngine:
 
         return control
 
-    async def _run_stream(self, pending: _Pending, items: ItemBuffer) -> None:
+    async def _run_stream(self, pending: Pending, items: ItemBuffer) -> None:
         try:
             await self._publish(pending)
             items.put(await pending.outcome)
@@ -214,9 +220,11 @@ class NatsEngine:
         finally:
             self._end(pending)
 
-    async def _publish(self, pending: _Pending) -> None:
+    async def _publish(self, pending: Pending) -> None:
         """Send the call, waiting out a lost connection as long as allowed."""
         reply = self._inbox + pending.call.id.hex()
+        if pending.reference is not None:
+            await self._openline(pending)
         while not pending.outcome.done():
             if self._connection.connected:
                 try:
@@ -233,9 +241,28 @@ class NatsEngine:
             finally:
                 up.cancel()
 
-    async def _again(self, pending: _Pending, delay: float) -> None:
+    async def _openline(self, pending: Pending) -> None:
+        """Be ready to be asked for large payloads, before the first is announced."""
+        if self._transfer.line.opened:
+            return
+        opening = self._loop.create_task(self._transfer.open())
+        waits: list[asyncio.Future[Any]] = [opening, pending.outcome]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            if opening.done():
+                opening.result()
+        finally:
+            opening.cancel()
+
+    async def _again(self, pending: Pending, delay: float) -> None:
         """Send a call again that was not started."""
         await asyncio.sleep(delay)
+        if pending.outcome.done():
+            return
+        if pending.reference is not None:
+            # Under another id: what was sent of it before says nothing about who has it now.
+            self._transfer.owner.drop(pending.reference.payload)
+            self._fill(pending)
         if pending.timer is not None:
             pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
         try:
@@ -248,7 +275,7 @@ class NatsEngine:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _expired(self, pending: _Pending) -> None:
+    def _expired(self, pending: Pending) -> None:
         name, timeout = pending.call.function, pending.call.timeout
         self._cancel_remote(pending)
         pending.fail(
@@ -259,7 +286,7 @@ class NatsEngine:
             )
         )
 
-    def _cancel_remote(self, pending: _Pending) -> None:
+    def _cancel_remote(self, pending: Pending) -> None:
         receiver = pending.worker or self._subjects.control
         self._outbox.post(receiver, receiver, encode(Frame(FrameKind.CANCEL, pending.call.id)))
 
@@ -268,47 +295,20 @@ class NatsEngine:
     def _received(self, message: Message) -> None:
         if message.status:
             self._nobody_there(message)
-            return
-        try:
-            for frame in decode_all(message.data):
-                self._frame(frame, message.reply, len(message.data))
-        except DecodeError as error:
-            log.warning("pool %s: a reply that can't be read: %s", self._name, error)
+        else:
+            self._replies.received(message)
 
-    def _frame(self, frame: Frame, worker: str, size: int) -> None:
-        kind = frame.kind
-        if kind == FrameKind.BEAT:
-            self._beat(frame, worker)
-            return
-        if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
-            self._acknowledge(worker, frame.id, size)
-        pending = self._pending.get(frame.id)
-        if pending is None or pending.outcome.done():
-            return
-        pending.heard = self._loop.time()
-        pending.worker = worker
-        if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
-            pending.outcome.set_result(frame)
-        elif kind == FrameKind.ITEM and pending.items is not None:
-            pending.items.put(frame)
-        elif kind == FrameKind.PROGRESS:
-            tell_progress(pending.call.on_progress, frame)
-        elif kind == FrameKind.REFUSED:
-            self._refused(pending)
-
-    def _beat(self, frame: Frame, worker: str) -> None:
-        now = self._loop.time()
-        for id in split_ids(frame.body):
-            pending = self._pending.get(id)
-            if pending is not None:
-                pending.heard = now
-                pending.worker = worker
+    def _broken(self, pending: Pending, error: Exception) -> None:
+        """What the worker sends can't be had."""
+        if pending.items is not None:
+            self._cancel_remote(pending)
+        pending.fail(error)
 
     def _nobody_there(self, message: Message) -> None:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))
         if pending is None or pending.outcome.done():
             return
-        if self._loop.time() - self._returned_at < _GRACE:
+        if self._silence.just_returned:
             self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
         pending.fail(
@@ -345,7 +345,7 @@ class NatsEngine:
     def _url(self) -> str:
         return "embedded" if self._options.url == (EMBEDDED,) else self._connection.shown.replace(", ", ",")
 
-    def _refused(self, pending: _Pending) -> None:
+    def _refused(self, pending: Pending) -> None:
         """A full or leaving worker did not start the call."""
         if self._fail_fast:
             pending.fail(
@@ -361,50 +361,20 @@ class NatsEngine:
         pending.worker = ""
         self._background(self._again(pending, delay))
 
-    # -- acknowledging ------------------------------------------------------
-
-    def _acknowledge(self, worker: str, id: bytes, size: int) -> None:
-        if not worker:
-            return
-        if not self._acks:
-            self._loop.call_later(_ACK_DELAY, self._send_acks)
-        self._acks.setdefault(worker, []).append(id)
-        if size >= _ACK_BYTES:
-            self._send_acks()
-
-    def _send_acks(self) -> None:
-        acks, self._acks = self._acks, {}
-        for worker, ids in acks.items():
-            for batch in batches(ids):
-                frame = Frame(FrameKind.ACK, body=b"".join(batch))
-                self._outbox.post(worker, worker, encode(frame))
-
     # -- silence and outages ------------------------------------------------
 
-    async def _watch(self) -> None:
-        """Look for calls whose worker fell silent, as long as there are calls."""
-        last = self._loop.time()
-        while True:
-            await asyncio.sleep(_WATCH)
-            now = self._loop.time()
-            late, last = now - last - _WATCH, now
-            if not self._pending:
-                self._watcher = None
-                return
-            # A loop that was blocked has not read its messages yet: no silence of others.
-            self._look(now, late if late > _WATCH else 0.0)
-
-    def _look(self, now: float, late: float) -> None:
-        if self._down_since is not None:
-            if now - self._down_since > self._options.disconnect_timeout:
-                self._fail_all_disconnected()
+    def _lost(self, pending: Pending) -> None:
+        """A worker fell silent. A call whose arguments it never had in full goes to another one."""
+        reference = pending.reference
+        owner = self._transfer.owner
+        if reference and pending.losses < _LOSSES and not owner.delivered(reference.payload):
+            pending.losses += 1
+            pending.heard = self._loop.time()
+            pending.worker = ""
+            # From now on the lost one can't get the rest, should it come back.
+            owner.drop(reference.payload)
+            self._background(self._again(pending, 0.0))
             return
-        for pending in list(self._pending.values()):
-            pending.heard += late
-            if now - pending.heard > SILENCE and not pending.outcome.done():
-                self._lost(pending)
-
-    def _lost(self, pending: _Pending) -> None:
         pending.fail(
             WorkerLostError(
                 f"The worker of a call to {self._subject!r} has been silent for {SILENCE:g} s: "
@@ -414,19 +384,8 @@ class NatsEngine:
             )
         )
 
-    def _fail_all_disconnected(self) -> None:
-        limit = self._options.disconnect_timeout
-        for pending in list(self._pending.values()):
-            pending.fail(
-                ConnectionLostError(
-                    f"The NATS server at {self._connection.shown} has been away for {limit:g} s "
-                    "(disconnect_timeout). The call may have run.",
-                    url=self._connection.shown,
-                )
-            )
-
     def _went_down(self) -> None:
-        self._down_since = self._loop.time()
+        self._silence.down()
         for pending in list(self._pending.values()):
             # Items may be lost with the connection, and a stream with a gap must not go on.
             if pending.items is not None and pending.worker:
@@ -441,24 +400,9 @@ class NatsEngine:
 
     def _came_back(self) -> None:
         """Ask the workers which of our calls they hold, and give them time to answer."""
-        self._down_since = None
-        self._returned_at = now = self._loop.time()
-        ids = []
-        for id, pending in self._pending.items():
-            pending.heard = now
-            ids.append(id)
+        self._silence.up()
+        ids = list(self._pending)
         control = self._subjects.control
         for batch in batches(ids):
             frame = Frame(FrameKind.QUERY, body=b"".join(batch), name=self._inbox.encode())
             self._outbox.post(control, control, encode(frame))
-
-
-def _drop(task: asyncio.Task[Any]) -> None:
-    """End a task whose loop may never run again, without a word."""
-    if task.get_loop().is_running():
-        task.cancel()
-        return
-    task._log_destroy_pending = False  # type: ignore[attr-defined]
-    coroutine = task.get_coro()
-    with contextlib.suppress(Exception):  # what it does to end may need a loop
-        coroutine.close()

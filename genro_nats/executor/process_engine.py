@@ -58,6 +58,7 @@ class _TaskWork(_LocalWork):
         self._child: Child | None = None
         self.task = task
         super().__init__(*args, **kw)
+        self.solo = True  # what a child has been given runs
 
     @property
     def child(self) -> Child | None:
@@ -139,11 +140,7 @@ class ProcessEngine:
             self._loop.call_soon_threadsafe(function, work)
 
     def _ask(self, work: Work) -> None:
-        """Ask a task's function to end; who asked sees to it that it does."""
-        if work.child is None:
-            self._pool.cancel(work, ExecutorError("The task was cancelled before it began."))
-        else:
-            self._pool.control(work, Frame(FrameKind.CANCEL, work.id))
+        self._pool.ask(work, ExecutorError("The task was cancelled."))
 
     def stream(self, call: Call) -> ItemBuffer:
         """The items of a generator function."""

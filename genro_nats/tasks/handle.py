@@ -55,7 +55,10 @@ class TaskHandle(Generic[T_co]):
         return await self._backend.cancel(self.id, timeout)
 
     async def watch(self) -> AsyncGenerator[TaskStatus, None]:
-        """Its status now and after each change, progress included, up to the settled one."""
+        """Its status now and after each change, progress included, up to the settled one.
+
+        One that is left early should be closed: ``async with contextlib.aclosing(task.watch())``.
+        """
         source = await self._backend.watch(self.id)
         try:
             while True:

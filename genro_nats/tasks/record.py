@@ -2,8 +2,10 @@
 
 ::
 
-    0   I   length of the facts
-    4       facts, JSON
+    0   B   state: its place in ``TaskState``, from 0
+    1   ?   is the outcome kept when it was read?
+    2   I   length of the facts
+    6       facts, JSON
             a REPLY or ERROR frame, or nothing
 """
 
@@ -19,9 +21,12 @@ from genro_nats.codec.frame import Buffer
 from genro_nats.errors import DecodeError
 from genro_nats.tasks.status import TaskState, TaskStatus
 
-__all__ = ["Record", "pack", "unpack"]
+__all__ = ["Record", "Stored", "pack"]
 
-_LENGTH: Final = struct.Struct("!I")
+_HEAD: Final = struct.Struct("!B?I")
+_STATES: Final = tuple(TaskState)
+_CODES: Final = {state: code for code, state in enumerate(_STATES)}
+_SETTLED: Final = frozenset(state for state in _STATES if state.settled)
 
 
 @dataclass(slots=True)
@@ -99,23 +104,54 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
 def pack(record: Record, outcome: Buffer = b"") -> bytes:
     """The stored form."""
     known = zip(_NAMES, _values(record), _DEFAULTS, strict=True)
-    head = _encode({name: value for name, value, default in known if value != default}).encode()
-    return b"".join((_LENGTH.pack(len(head)), head, outcome))
+    facts = _encode({name: value for name, value, default in known if value != default}).encode()
+    return b"".join((_HEAD.pack(_CODES[record.state], record.keep, len(facts)), facts, outcome))
 
 
-def unpack(data: Buffer) -> tuple[Record, Buffer]:
-    """A stored record, and the outcome's frame.
+class Stored:
+    """A stored record and its sequence, which the next writer has to name. Facts are read when asked for.
 
     Raises:
-        DecodeError: these bytes are no record.
+        DecodeError: these bytes are no record; also from ``record``.
     """
+
+    __slots__ = ("_data", "_end", "_record", "keep", "seq", "state")
+
+    def __init__(self, data: Buffer, seq: int) -> None:
+        try:
+            code, self.keep, length = _HEAD.unpack_from(data)
+            self.state = _STATES[code]
+        except (struct.error, IndexError) as error:
+            raise DecodeError(f"A task's state that can't be read: {error!r}") from error
+        self._data = memoryview(data)
+        self._end = _HEAD.size + length
+        self._record: Record | None = None
+        self.seq = seq
+
+    @property
+    def settled(self) -> bool:
+        """Is it final?"""
+        return self.state in _SETTLED
+
+    @property
+    def record(self) -> Record:
+        """The facts."""
+        if self._record is None:
+            self._record = _unpack(self._data[_HEAD.size : self._end], self.state, bool(self.keep))
+        return self._record
+
+    @property
+    def outcome(self) -> memoryview:
+        """The outcome's frame; empty: there is none."""
+        return self._data[self._end :]
+
+
+def _unpack(data: memoryview, state: TaskState, keep: bool) -> Record:
     try:
-        (length,) = _LENGTH.unpack_from(data)
-        facts = json.loads(str(data[4 : 4 + length], "utf-8"))
+        facts = json.loads(str(data, "utf-8"))
         known = {name: _checked(name, value) for name, value in facts.items() if name in _NAMES}
-        known["state"] = TaskState(known["state"])
-        return Record(**known), memoryview(data)[4 + length :]
-    except (ValueError, TypeError, KeyError, struct.error, RecursionError) as error:
+        return Record(**{**known, "state": state, "keep": keep})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise DecodeError(f"A task's state that can't be read: {error!r}") from error
 
 

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import asyncio
+from typing import Final
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.tasks.record import Record, pack, unpack
+from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.nats import Message, header_block
+from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
-__all__ = ["StateStore", "Stored"]
+__all__ = ["StateStore"]
 
 
-class Stored(NamedTuple):
-    """A record with its outcome's frame, and its sequence, which the next writer has to name."""
-
-    record: Record
-    outcome: Buffer
-    seq: int
+_TIMEOUT: Final = 3.0  # seconds for one attempt
+_BLOCKS: Final = 64  # times to live whose headers are remembered
 
 
 class StateStore:
@@ -29,11 +27,12 @@ class StateStore:
         self._js = js
         self._subjects = subjects
         self._publisher = Publisher(js, subjects.states_stream)
+        self._blocks: dict[float, bytes] = {}
 
     async def load(self, id: str) -> Stored | None:
         """What is stored of a task. Raises DecodeError, TransportError."""
         found = await get_last(self._js, self._subjects.states_stream, self._subjects.state(id))
-        return None if found is None else Stored(*unpack(found.data), found.seq)
+        return None if found is None else Stored(found.data, found.seq)
 
     async def save(
         self, id: str, record: Record, outcome: Buffer = b"", *, expected: int, ttl: float | None = None
@@ -52,6 +51,27 @@ class StateStore:
             ttl=ttl,
         )
         return ack.seq
+
+    def post(self, id: str, data: bytes, ttl: float, *, linger: bool) -> asyncio.Future[Message] | None:
+        """Begin to store a packed state that is the first of its task; None: ``save_packed`` has to.
+
+        ``linger``: as ``Connection.post``. Raises ConnectionLostError.
+        """
+        block = self._blocks.get(ttl)
+        if block is None:
+            first = Publication("", msg_id=None, expected_last_subject_sequence=0, ttl=ttl)
+            block = header_block(first.all_headers())
+            if len(self._blocks) < _BLOCKS:
+                self._blocks[ttl] = block
+        subject = self._subjects.state(id)
+        request = self._js.requester.post(subject, data, block, _TIMEOUT, linger=linger)
+        return None if request is None else request.reply
+
+    async def save_packed(self, id: str, data: bytes, ttl: float) -> None:
+        """Store a packed state that is the first of its task, as ``save``; to repeat ``post`` is safe."""
+        await self._publisher.publish(
+            self._subjects.state(id), data, msg_id=None, expected_last_subject_sequence=0, ttl=ttl
+        )
 
     async def note(self, room: str, what: str, id: str, data: Buffer = b"", ttl: float | None = None) -> None:
         """Store something beside the state: a request, progress, a checkpoint, an entry of a list."""

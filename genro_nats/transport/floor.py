@@ -13,12 +13,13 @@ from typing import Any, Final
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-__all__ = ["FloorClient", "serve_echo"]
+__all__ = ["FloorClient", "connect_bare", "serve_echo"]
 
 _TIMEOUT: Final = 60.0  # seconds
 
 
-async def _connect(url: str, user: str, password: str) -> Client:
+async def connect_bare(url: str, user: str, password: str) -> Client:
+    """A nats-py client as it comes. Raises what nats-py raises."""
     client = Client()
     await client.connect(url, user=user, password=password, allow_reconnect=False)
     return client
@@ -34,7 +35,7 @@ class FloorClient:
     @classmethod
     async def connect(cls, url: str, user: str, password: str, subject: str) -> FloorClient:
         """A connected client. Raises what nats-py raises."""
-        return cls(await _connect(url, user, password), subject)
+        return cls(await connect_bare(url, user, password), subject)
 
     async def request(self, data: bytes) -> bytes:
         """The reply to ``data``, within 60 seconds."""
@@ -49,7 +50,7 @@ async def serve_echo(
     url: str, user: str, password: str, subject: str, ready: Callable[[], Any], stopped: asyncio.Event
 ) -> None:
     """Answer each request with its own bytes until ``stopped``; ``ready`` is called once it does."""
-    client = await _connect(url, user, password)
+    client = await connect_bare(url, user, password)
 
     async def echo(message: Msg) -> None:
         await message.respond(message.data)

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -25,22 +25,27 @@ from nats.errors import Error as NatsError
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorError, PayloadTooLargeError
+from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.headers import Headers
+from genro_nats.transport.transfer.cutter import Taker
+from genro_nats.transport.transfer.raw import cut, send, take_whole
 
-__all__ = ["Connection", "Message", "Subscription"]
+__all__ = ["Connection", "Message", "Subscription", "header_block"]
 
 log: Final = logging.getLogger("genro_nats.transport")
 
 _BACKOFF: Final = (0.05, 2.0)  # seconds, first and last, between attempts to reconnect; jittered
 _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
+_END: Final = b"\r\n"
+_LINGER: Final = 0.0003  # seconds
 _AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose TLS failed never closes well
 _PENDING_MESSAGES: Final = 1_000_000  # received and not yet handled, per subscription
 _PENDING_BYTES: Final = 1 << 30
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-_VERSION: Final = len("NATS/1.0")
 _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
 
 
@@ -121,16 +126,19 @@ class _Client(Client):
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
             return
-        subscription.hand_on(*named, data, _parsed(headers) if headers else None)
+        subscription.hand_on(*named, data, Headers(headers) if headers else None)
 
 
 class Subscription:
     """One subject heard, through every reconnect."""
 
-    def __init__(self, subject: str, queue: str, handler: Callable[[Message], object]) -> None:
+    def __init__(
+        self, subject: str, queue: str, handler: Callable[[Message], object], taker: Taker | None = None
+    ) -> None:
         self.subject = subject
         self.queue = queue
         self.handler = handler
+        self.taker = taker
         self.client: Client | None = None
         self.session: Any = None
 
@@ -138,11 +146,17 @@ class Subscription:
         """nats-py's way to hand a message on."""
         self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
 
-    def hand_on(self, subject: str, reply: str, data: bytes, headers: dict[str, str] | None) -> None:
+    def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
         """Call the handler; whatever it raises must not end the subscription."""
-        status = headers.get("Status", "") if headers else ""
+        if headers is None:
+            status, headers = "", _NO_HEADERS
+        else:
+            status = headers.status if isinstance(headers, Headers) else headers.get("Status", "")
         try:
-            self.handler(Message(subject, reply, data, status, headers or _NO_HEADERS))
+            if self.taker is not None and not status:
+                take_whole(data, self.taker)
+            else:
+                self.handler(Message(subject, reply, data, status, headers))
         except Exception:
             log.exception("a message on %s could not be handled", subject)
 
@@ -162,6 +176,7 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._returning: asyncio.Task[None] | None = None
         self._closing = False
+        self._kicking: asyncio.TimerHandle | None = None
         self._known: list[str] = []
         self._last_error: BaseException | None = None
         self.shown = ""
@@ -285,6 +300,8 @@ class Connection:
         if isinstance(client, _Client):
             # No message can have come before this: the server has not been told yet.
             client.direct[subscription.session._id] = subscription
+        if subscription.taker is not None:
+            cut(client, subscription.session._id, subscription.taker)
 
     async def _on_error(self, error: BaseException) -> None:
         # Must never raise: nats-py would end a reading task.
@@ -325,10 +342,13 @@ class Connection:
             return
 
     async def subscribe(
-        self, subject: str, handler: Callable[[Message], object], queue: str = ""
+        self, subject: str, handler: Callable[[Message], object], queue: str = "", taker: Taker | None = None
     ) -> Subscription:
-        """Hear a subject from now on; ``handler`` is called in order, in the event loop."""
-        subscription = Subscription(subject, queue, handler)
+        """Hear a subject from now on; ``handler`` is called in order, in the event loop.
+
+        With ``taker``, messages go there as they come in, and only the server's own words to the handler.
+        """
+        subscription = Subscription(subject, queue, handler, taker)
         self._subscriptions.append(subscription)
         if self._client is not None:
             await self._attach(self._client, subscription)
@@ -381,6 +401,51 @@ class Connection:
         step.close()
         return False
 
+    def post(
+        self, subject: str, data: Buffer, reply: str = "", block: bytes = b"", linger: bool = False
+    ) -> bool:
+        """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives.
+
+        With ``linger`` it may wait a few hundred microseconds for others: many small writes keep
+        both this process and the server busy.
+        """
+        client = self._sendable(subject, data, reply)
+        size = len(data) + len(block)
+        if client.pending_data_size + size > _AT_ONCE or size > self.max_payload:
+            return False
+        if block:
+            line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
+            client._pending += (line + block, data, _END)  # type: ignore[arg-type]  # a bytearray does too
+        else:
+            line = f"PUB {subject} {reply} {size}\r\n".encode()
+            client._pending += (line, data, _END)  # type: ignore[arg-type]
+        client._pending_data_size += size + len(subject)
+        if not linger:
+            self._kick()
+        elif self._kicking is None:
+            self._kicking = self._loop.call_later(_LINGER, self._kick)
+        return True
+
+    def _kick(self) -> None:
+        """Let nats-py write what is pending."""
+        if self._kicking is not None:
+            self._kicking.cancel()
+            self._kicking = None
+        client = self._client
+        if client is not None and client._flush_queue is not None and client._flush_queue.empty():
+            client._flush_queue.put_nowait(self._loop.create_future())
+
+    async def send_pieces(self, subject: str, pieces: Sequence[Buffer]) -> None:
+        """As ``publish``, for one message given in pieces that need not be copied together.
+
+        Raises as ``publish``.
+        """
+        client = self._sendable(subject, pieces[0], "")
+        try:
+            await send(client, subject, "", pieces)
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+
     def _sendable(
         self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None
     ) -> Client:
@@ -429,6 +494,21 @@ class Connection:
             await self._close_client(client)
         await self._address.release()
 
+    def abandon(self) -> None:
+        """Drop the connection of an event loop that may never run again."""
+        self._closing = True
+        client = self._client
+        tasks = [self._returning]
+        if client is not None:
+            tasks += [client._reading_task, client._ping_interval_task, client._flusher_task]
+            tasks += [session._wait_for_msgs_task for session in client._subs.values()]
+        for task in tasks:
+            if task is not None and not task.done():
+                drop_task(task)
+        if client is not None and client._transport is not None:
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and the socket goes with it
+                client._transport.close()  # type: ignore[no-untyped-call]
+
     async def _close_client(self, client: Client, limit: float = _CLOSE_TIMEOUT) -> None:
         try:
             with contextlib.suppress(NatsError, OSError, TimeoutError, ConfigurationError):
@@ -442,21 +522,14 @@ def _let_go(client: Client) -> None:
     """Close the socket of a client that was not closed in time; what it had to send is lost."""
     writer = getattr(client._transport, "_io_writer", None)
     if writer is not None:
-        writer.transport.abort()
+        with contextlib.suppress(AttributeError):  # asyncio's is closed for good: it has let go of its loop
+            writer.transport.abort()
 
 
-def _parsed(raw: bytes) -> dict[str, str]:
-    """A block of headers as a dictionary; the server's own status is among them."""
-    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
-    found: dict[str, str] = {}
-    if len(first) > _VERSION:
-        status, _, text = first[_VERSION:].strip().partition(" ")
-        found = {"Status": status, "Description": text.strip()} if status.isdigit() else {}
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if colon:
-            found[name.strip()] = value.strip()
-    return found
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """Headers as they go over the wire, to be made once and sent often."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
 def _header_size(headers: Mapping[str, str]) -> int:

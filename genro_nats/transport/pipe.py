@@ -24,7 +24,7 @@ from typing import Final
 from genro_nats.codec.frame import Buffer, size
 from genro_nats.transport import shared
 
-__all__ = ["BlockingPipe", "Pipe"]
+__all__ = ["BlockingPipe", "Parts", "Pipe"]
 
 AHEAD: Final = 1 << 63
 SHARED: Final = 1 << 62
@@ -46,12 +46,25 @@ def prefix(length: int, flags: int = 0) -> bytes:
     return _PREFIX.pack(length | flags)
 
 
-def _shared(parts: Sequence[Buffer]) -> int | None:
+Parts = Sequence[Buffer] | shared.StoredFrame
+
+
+def _length(parts: Parts) -> int:
+    return parts.length if isinstance(parts, shared.StoredFrame) else sum(map(size, parts))
+
+
+def _shared(parts: Parts) -> int | None:
     """The parts in shared memory; None where that is not to be had, and the stream has to do."""
+    if isinstance(parts, shared.StoredFrame):
+        return os.dup(parts.fd)
     try:
         return shared.stored(parts) if _can_share else None
     except OSError:
         return None
+
+
+def _in_stream(parts: Parts) -> Sequence[Buffer]:
+    return [parts.view()] if isinstance(parts, shared.StoredFrame) else parts
 
 
 class _Parser:
@@ -144,37 +157,40 @@ class Pipe:
         self.closed = False
         self._loop.add_reader(sock.fileno(), self._readable)
 
-    def send(self, parts: Sequence[Buffer]) -> None:
+    def send(self, parts: Parts) -> None:
         """Write one frame, given as its chunks; nothing happens once the other end is gone."""
-        length = sum(map(size, parts))
+        length = _length(parts)
+        if length > LARGE and (fd := _shared(parts)) is not None:
+            self._write(prefix(length, SHARED), fd)
+            return
+        parts = _in_stream(parts)
         if length <= LARGE:
             self._write(b"".join([prefix(length), *parts]))
-        elif (fd := _shared(parts)) is not None:
-            self._write(prefix(length, SHARED), fd)
         else:
             self._write(prefix(length))
             for part in parts:
                 self._write(part)
 
-    def send_ahead(self, frames: Sequence[Sequence[Buffer]]) -> None:
+    def send_ahead(self, frames: Sequence[Parts]) -> None:
         """Write several frames, marked as sent ahead, in one piece where they are small."""
         pieces: list[Buffer] = []
         for parts in frames:
-            length = sum(map(size, parts))
+            length = _length(parts)
             if length > LARGE and (fd := _shared(parts)) is not None:
                 self._write(b"".join(pieces))
                 pieces.clear()
                 self._write(prefix(length, AHEAD | SHARED), fd)
             else:
                 pieces.append(prefix(length, AHEAD))
-                pieces.extend(parts)
+                pieces.extend(_in_stream(parts))
         self._write(b"".join(pieces))
 
     def close(self) -> None:
-        """Close this end; ``on_end`` is called soon."""
+        """Close this end; ``on_end`` is called soon, unless the loop is closed."""
         if not self.closed:
             self._finish()
-            self._loop.call_soon(self._on_end)
+            if not self._loop.is_closed():
+                self._loop.call_soon(self._on_end)
 
     def _write(self, data: Buffer, fd: int | None = None) -> None:
         if self.closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
@@ -135,11 +136,15 @@ class Publisher:
         """Store one message; raises as ``publish``."""
         headers = publication.all_headers()
         requester = self._js.requester
+        begun = time.monotonic()
         try:
             request = await requester.send(publication.subject, publication.data, headers)
             return await self._judge(await requester.reply(request, _TIMEOUT), publication, headers)
         except (StreamUnavailableError, ConnectionLostError):
-            return await self._insist(publication, headers, self._patience)
+            left = self._patience - (time.monotonic() - begun)
+            if left <= 0:
+                raise
+            return await self._insist(publication, headers, left)
 
     async def publish_many(
         self, publications: Iterable[Publication], in_flight: int = 256

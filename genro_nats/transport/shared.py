@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from genro_nats.codec.frame import Buffer, size
 
-__all__ = ["available", "mapped", "stored"]
+__all__ = ["StoredFrame", "available", "mapped", "stored"]
 
 _IOV_MAX = 1024  # pieces in one writev at most (POSIX allows no fewer than 16; Linux takes 1024)
 
@@ -51,3 +51,30 @@ def mapped(fd: int, length: int) -> memoryview:
         return memoryview(mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE))
     finally:
         os.close(fd)
+
+
+class StoredFrame:
+    """A frame that is being written, or was, to shared memory; freed with this object. Raises OSError."""
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("genro-nats", os.MFD_CLOEXEC)
+        self.length = 0
+
+    def __del__(self) -> None:
+        if (fd := getattr(self, "fd", -1)) >= 0:
+            os.close(fd)
+
+    def write(self, piece: memoryview) -> None:
+        """Append bytes."""
+        while piece:
+            written = os.write(self.fd, piece)
+            self.length += written
+            piece = piece[written:]
+
+    def put(self, at: int, data: bytes) -> None:
+        """Write over bytes that are there."""
+        os.pwrite(self.fd, data, at)
+
+    def view(self) -> memoryview:
+        """The bytes, not copied."""
+        return mapped(os.dup(self.fd), self.length)

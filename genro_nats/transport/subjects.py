@@ -9,6 +9,8 @@ pool's subject::
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
+    P.bulk.X.*            to one owner or puller of large payloads: pulls to
+                          ``owner``, chunks to the pull's id
     P.pull.W.N.>          to one puller of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
 
@@ -37,6 +39,7 @@ __all__ = [
     "PoolSubjects",
     "TaskSubjects",
     "api_inbox",
+    "bulk_inbox",
     "caller_inbox",
     "from_token",
     "pool_subjects",
@@ -68,6 +71,11 @@ def caller_inbox(prefix: str, caller: str) -> str:
 def worker_inbox(prefix: str, worker: str) -> str:
     """Where one worker hears."""
     return f"{prefix}.worker.{worker}"
+
+
+def bulk_inbox(prefix: str, peer: str) -> str:
+    """Where one side hears of large payloads; append ``owner`` or a pull's id in hex, or ``*`` to subscribe."""
+    return f"{prefix}.bulk.{peer}."
 
 
 def pull_inbox(prefix: str, worker: str, consumer: str) -> str:
@@ -103,6 +111,8 @@ def _escaped(character: str) -> str:
 
 def from_token(found: str) -> str:
     """The text of a token."""
+    if _PLAIN.fullmatch(found):
+        return found
 
     def plain(match: re.Match[str]) -> str:
         return bytes.fromhex(match[0].replace("=", "")).decode(errors="replace")

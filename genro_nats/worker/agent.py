@@ -16,13 +16,14 @@ from genro_nats.transport.address import Address
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import worker_inbox
+from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.pools import WorkerTasks
 
 __all__ = ["ServedPool", "WorkerAgent"]
 
 _TICK: Final = 1.0  # seconds
-_SETTLE: Final = 1.0  # seconds that a leaving worker waits for acknowledgements
+_SETTLE: Final = 1.0  # seconds without a sign of it that a leaving worker waits for a caller
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +87,12 @@ class WorkerAgent:
         connection = self._connection
         inbox = worker_inbox(self._options.prefix, self.id)
         self._outbox = Outbox(connection, inbox)
+        self._transfer = Transfer(self._options, f"genro-nats worker {self.id}, payloads")
         connection.on_down.append(lambda: self._events("server.down", url=connection.shown))
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
         await connection.subscribe(inbox, self._controlled)
         self.services = [
-            PoolService(connection, self._outbox, pool.options, pool.kind, self._events)
+            PoolService(connection, self._outbox, self._transfer, pool.options, pool.kind, self._events)
             for pool in self._pools
         ]
         ticking = asyncio.create_task(self._tick())
@@ -111,6 +113,7 @@ class WorkerAgent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE):
                     await self._outbox.aclose()
+            await self._transfer.aclose()
 
     def _announce(self) -> None:
         for service in self.services:
@@ -140,7 +143,7 @@ class WorkerAgent:
             return 1
         left = sum(draining.result())
         for service in self.services:
-            await service.settled(_SETTLE)
+            await service.settled(_SETTLE, self._aborting)
         self._events("worker.drained", left=left)
         return 1 if left else 0
 

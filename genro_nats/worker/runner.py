@@ -67,6 +67,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         checkpointed, buffers = values.loads(buffers[-1]), buffers[:-1]
     function = cache.get(frame.name, blob, _facts(frame).get("at", "") if frame.flags & Flag.TASK else "")
     packed = values.loads(frame.body, buffers)
+    frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
         args, kwargs, *carried = packed
         return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)

@@ -28,6 +28,7 @@ from genro_nats.codec.frame import (
 )
 from genro_nats.codec.functions import label
 from genro_nats.codec.ids import batches, split_ids
+from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CodecError,
@@ -44,7 +45,9 @@ from genro_nats.executor.process_engine import pool_plan
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
-from genro_nats.worker.retention import Retention
+from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.intake import pull_call, reference_in, room_for
+from genro_nats.worker.outlet import Outlet
 
 __all__ = ["PoolService"]
 
@@ -52,7 +55,6 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
-_MAX_BYTES: Final = 1 << 30  # of those calls together
 _MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
 
@@ -60,9 +62,9 @@ _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their c
 class _RemoteWork(Work):
     """A call that came over NATS."""
 
-    __slots__ = ("caller", "reply", "service", "since", "size")
+    __slots__ = ("caller", "pulling", "reply", "service", "since", "size")
 
-    def __init__(self, service: PoolService, message: Message, head: Head, now: float) -> None:
+    def __init__(self, service: PoolService, message: Message, head: Head, now: float, size: int) -> None:
         deadline = now + head.seconds if head.seconds != inf else inf
         stream = bool(head.flags & Flag.STREAM)
         super().__init__(
@@ -72,7 +74,8 @@ class _RemoteWork(Work):
         self.reply = message.reply
         self.caller = message.reply.rpartition(".")[0]
         self.since = now
-        self.size = len(message.data)
+        self.size = size
+        self.pulling: asyncio.Task[None] | None = None  # its arguments are still on their way
 
     def received(self, kind: int, data: Buffer) -> None:
         if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
@@ -88,12 +91,21 @@ class PoolService:
     """Serves one pool from start to drain."""
 
     def __init__(
-        self, connection: Connection, outbox: Outbox, options: PoolOptions, kind: str, events: Events
+        self,
+        connection: Connection,
+        outbox: Outbox,
+        transfer: Transfer,
+        options: PoolOptions,
+        kind: str,
+        events: Events,
     ) -> None:
         assert options.subject is not None
         self.subject = options.subject
         self._connection = connection
         self._outbox = outbox
+        self._transfer = transfer
+        self._size_limit = options.max_payload_size
+        self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
         self._subjects = pool_subjects(options.prefix, options.subject)
         plan = pool_plan(
@@ -106,7 +118,6 @@ class PoolService:
         self.children = ChildPool(plan)
         self._works: dict[bytes, _RemoteWork] = {}
         self._bytes = 0
-        self._retention = Retention()
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
         self._idle = asyncio.Event()
@@ -138,7 +149,8 @@ class PoolService:
 
     def _bounce(self) -> None:
         """Tell the callers of calls that have not started that another worker should take them."""
-        for work in self.children.take_unstarted():
+        pulling = [work for work in self._works.values() if work.pulling is not None]
+        for work in [*self.children.take_unstarted(), *pulling]:
             assert isinstance(work, _RemoteWork)
             work.done = True
             self._refuse(work.reply, work.id)
@@ -157,11 +169,9 @@ class PoolService:
                     ),
                 )
 
-    async def settled(self, timeout: float) -> None:
-        """Wait until every reply has been acknowledged, at most ``timeout`` seconds."""
-        deadline = self._loop.time() + timeout
-        while len(self._retention) and self._loop.time() < deadline:
-            await asyncio.sleep(0.01)
+    async def settled(self, timeout: float, aborting: asyncio.Event) -> None:
+        """As ``Outlet.settled``."""
+        await self._outlet.settled(timeout, aborting)
 
     async def aclose(self) -> None:
         """End the children; what had not started moves on, who still waits for the rest is told."""
@@ -169,6 +179,7 @@ class PoolService:
         await self.children.aclose(
             WorkerLostError(f"The worker of {self.subject!r} was shut down while it ran the call.")
         )
+        self._outlet.aclose()
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
@@ -185,18 +196,41 @@ class PoolService:
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
-        except DecodeError as error:
+            reference = None
+            if head.flags & Flag.REFERRED:
+                reference = reference_in(message.data, self._size_limit)
+        except CodecError as error:
             self._reject(message, error)
             return
         if head.id in self._cancelled or head.id in self._works:
             return
         self.counts["calls"] += 1
-        if len(self._works) >= _MAX_CALLS or self._bytes + len(message.data) > _MAX_BYTES:
+        size = reference.size if reference is not None else len(message.data)
+        if len(self._works) >= _MAX_CALLS or not room_for(size, self._bytes + self._transfer.owner.size):
             self._refuse(message.reply, head.id)
             return
-        work = _RemoteWork(self, message, head, self._loop.time())
+        work = _RemoteWork(self, message, head, self._loop.time(), size)
         self._works[head.id] = work
         self._bytes += work.size
+        if reference is not None:
+            work.large = True
+            work.pulling = self._loop.create_task(self._pull(work, reference, message.data))
+        else:
+            self.children.run(work)
+
+    async def _pull(self, work: _RemoteWork, reference: Reference, announced: bytes) -> None:
+        """Get a call's arguments, then run it."""
+        try:
+            work.parts = await pull_call(self._transfer, reference, announced, work.deadline)
+        except (ExecutorError, OSError) as error:
+            work.pulling = None
+            if isinstance(error, TimeoutError):
+                self.children.run(work)  # it says that the deadline has passed
+            else:
+                named = error if isinstance(error, ExecutorError) else ExecutorError(f"No memory: {error}")
+                self.children.cancel(work, named)
+            return
+        work.pulling = None
         self.children.run(work)
 
     def _reject(self, message: Message, error: CodecError) -> None:
@@ -218,22 +252,25 @@ class PoolService:
 
     def post(self, work: _RemoteWork, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""
-        if len(frame) > self._connection.max_payload:
-            self.children.cancel(work, self._too_large(work, len(frame)))
-        else:
-            self._outbox.post(work.caller, work.reply, frame)
+        try:
+            self._outlet.check(work.key.decode(errors="replace"), frame)
+        except PayloadTooLargeError as error:
+            self.children.cancel(work, error)
+            return
+        self._outlet.item(work.id, work.caller, work.reply, frame)
 
     def answer(self, work: _RemoteWork, frame: Buffer) -> None:
         """Send a call's outcome, and keep it until the caller has it."""
-        if len(frame) > self._connection.max_payload:
-            frame = _error_frame(work.id, self._too_large(work, len(frame)))
+        try:
+            self._outlet.check(work.key.decode(errors="replace"), frame)
+        except PayloadTooLargeError as error:
+            frame = _error_frame(work.id, error)
         if frame[3] == FrameKind.REPLY:
             self.counts["completed"] += 1
         else:
             self._failed(work, frame)
-        self._retention.keep(work.id, work.reply, frame, self._loop.time())
         alone = len(self._works) <= 1
-        (self._outbox.post_now if alone else self._outbox.post)(work.caller, work.reply, frame)
+        self._outlet.outcome(work.id, work.caller, work.reply, frame, alone=alone)
         self._forget(work)
 
     def _failed(self, work: _RemoteWork, frame: Buffer) -> None:
@@ -242,19 +279,13 @@ class PoolService:
         function = work.key.decode(errors="replace")
         self._events("call.failed", function=function, error=error, call=work.id.hex())
 
-    def _too_large(self, work: Work, size: int) -> PayloadTooLargeError:
-        limit = self._connection.max_payload
-        name = work.key.decode(errors="replace")
-        return PayloadTooLargeError(
-            f"The result of {name} takes {size:,} bytes; the NATS server takes {limit:,} (max_payload).",
-            size=size,
-            limit=limit,
-        )
-
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
             self.on_freed()
+        if work.pulling is not None:
+            work.pulling.cancel()
+            work.pulling = None
         if not self._works:
             self._idle.set()
 
@@ -272,7 +303,7 @@ class PoolService:
     def _obey(self, frame: Frame) -> None:
         if frame.kind == FrameKind.ACK:
             for id in split_ids(frame.body):
-                self._retention.drop(id)
+                self._outlet.retention.drop(id)
         elif frame.kind == FrameKind.CREDIT:
             if not 0 < frame.seconds <= _MAX_CREDIT:
                 raise DecodeError(f"A credit of {frame.seconds} items.", id=frame.id)
@@ -299,7 +330,7 @@ class PoolService:
         for id in split_ids(frame.body):
             if id in self._works:
                 held.append(self._works[id])
-            elif (kept := self._retention.get(id)) is not None:
+            elif (kept := self._outlet.retention.get(id)) is not None:
                 self._outbox.post(kept.subject, kept.subject, kept.data)
         self._beat(held)
 
@@ -307,9 +338,7 @@ class PoolService:
         """Once a second: beat for calls that take long, send again what was not acknowledged."""
         now = self._loop.time()
         self._beat([work for work in self._works.values() if now - work.since >= BEAT])
-        if self._connection.connected:
-            for kept in self._retention.due(now):
-                self._outbox.post(kept.subject, kept.subject, kept.data)
+        self._outlet.sweep()
 
     def _beat(self, works: list[_RemoteWork]) -> None:
         by_caller: dict[str, list[_RemoteWork]] = {}

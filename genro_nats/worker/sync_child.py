@@ -45,13 +45,17 @@ class SyncChild:
         """Run calls until the parent closes the pipe."""
         self._pipe.send(chunks(Frame(FrameKind.HELLO)))
         while True:
-            got = self._waiting.popleft() if self._waiting else self._pipe.recv()
+            got = self._next()
             if got is None:
                 return
             self._handle(*got)
 
-    def _handle(self, data: Buffer, ahead: bool) -> None:
-        frame, _ = decode(data)
+    def _next(self) -> tuple[Frame, bool] | None:
+        """The next frame; nothing else refers to its memory, so that a large one goes as its call opens it."""
+        got = self._waiting.popleft() if self._waiting else self._pipe.recv()
+        return (decode(got[0])[0], got[1]) if got is not None else None
+
+    def _handle(self, frame: Frame, ahead: bool) -> None:
         if frame.kind != FrameKind.CALL:
             return  # a credit or cancel that crossed the end of its call
         if ahead and not self._take_token():

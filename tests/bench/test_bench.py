@@ -113,3 +113,27 @@ def test_processes_are_seen_with_what_they_use() -> None:
         assert all(cpu_seconds(pid) >= 0 for pid in pids)
         process.communicate("\n", timeout=10)
     assert cpu_seconds(os.getpid()) > 0
+
+
+def test_payloads(tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    run = subprocess.run(
+        [sys.executable, "benchmarks/payloads.py", "--quick", "--json", str(written)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    figures: dict[str, Any] = json.loads(written.read_text())
+    assert len(figures["limits"]) == 5
+    assert [len(figures["big"][name]) for name in ("floor", "ours")] == [1, 1]
+    (huge,) = figures["huge"]
+    assert huge["seconds"] > 0
+    if sys.platform == "linux":
+        assert huge["size"] < huge["caller"] < 4 * huge["size"]
+        assert huge["size"] < huge["worker"] < 4 * huge["size"]
+    assert 0 < figures["beside"]["ours"][0] < 5
+    assert "small calls beside" in run.stdout

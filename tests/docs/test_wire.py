@@ -91,13 +91,22 @@ def test_the_meta_of_tasks() -> None:
 
 
 def test_the_record_byte_by_byte() -> None:
-    packed = pack(Record(TaskState.RUNNING, 1.5), b"outcome")
-    length = int.from_bytes(packed[:4], "big")
-    assert (json.loads(packed[4 : 4 + length]), packed[4 + length :]) == (
-        {"state": "running", "created_at": 1.5},
-        b"outcome",
-    )
+    packed = pack(Record(TaskState.RUNNING, 1.5, keep=False), b"outcome")
     described = TASKS.split("### A task's record")[1].split("### A dead letter")[0]
+    table = rows(described, "| offset | size | meaning |")
+    assert [(cells[0], cells[1]) for cells in table] == [
+        ("0", "1"),
+        ("1", "1"),
+        ("2", "4"),
+        ("6", ""),
+        ("", ""),
+    ]
+    assert table[0][2] == "state: " + ", ".join(f"{number} {state}" for number, state in enumerate(TaskState))
+    assert (packed[0], packed[1]) == (2, 0)
+    length = int.from_bytes(packed[2:6], "big")
+    facts = json.loads(packed[6 : 6 + length])
+    assert facts == {"state": "running", "created_at": 1.5, "keep": False}
+    assert packed[6 + length :] == b"outcome"
     assert set(Record.__slots__) <= set(re.findall(r"`(\w+)`", described))
 
 

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -22,6 +22,9 @@ from genro_nats import NatsExecutor, PoolOptions
 from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.roster import Roster
 from genro_nats.server import EmbeddedServer
+
+if TYPE_CHECKING:
+    from tests.faults.durable import TaskFleet
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,7 +118,7 @@ sys.exit(asyncio.run(main()))
 class Worker:
     """A worker process; ``events`` are those it has told so far."""
 
-    def __init__(self, server: EmbeddedServer, log: Path, **given: Any) -> None:
+    def __init__(self, server: EmbeddedServer, log: Path, path: Path | None = None, **given: Any) -> None:
         self.log = log
         options = {"url": [server.url], "user": server.user, "password": server.password, **given}
         with log.open("wb") as out, log.with_suffix(".err").open("wb") as err:
@@ -123,7 +126,7 @@ class Worker:
                 [sys.executable, "-c", WORKER, json.dumps(options)],
                 stdout=out,
                 stderr=err,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT))))},
                 cwd=ROOT,
             )
 
@@ -223,6 +226,26 @@ async def fleet(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Fleet]:
 @pytest.fixture
 async def shared_fleet(shared_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Fleet]:
     found = Fleet(shared_server, f"p{os.urandom(4).hex()}", tmp_path)
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture
+async def tasks(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[TaskFleet]:
+    """A pool of durable tasks with a server of its own, to be killed."""
+    from tests.faults.durable import TaskFleet
+
+    found = TaskFleet(server, "own", tmp_path)
+    yield found
+    await found.aclose()
+
+
+@pytest.fixture
+async def shared_tasks(shared_server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[TaskFleet]:
+    """The same on the server that many tests share."""
+    from tests.faults.durable import TaskFleet
+
+    found = TaskFleet(shared_server, f"p{os.urandom(4).hex()}", tmp_path)
     yield found
     await found.aclose()
 

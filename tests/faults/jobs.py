@@ -226,3 +226,31 @@ async def async_numbers(count: int) -> AsyncIterator[int]:
     for number in range(count):
         await asyncio.sleep(0)
         yield number
+
+
+def note_bytes(path: str, data: bytes) -> int:
+    """Note the call, and how much came."""
+    note(path, len(data))
+    return len(data)
+
+
+def echo_note(path: str, data: Any) -> Any:
+    note(path, "echo")
+    return data
+
+
+def mixed_items(sizes: list[int]) -> Iterator[bytes]:
+    """Items of these sizes, each filled with its number."""
+    for number, size in enumerate(sizes):
+        yield bytes([number]) * size
+
+
+def remaining_of(data: bytes) -> float:
+    return remaining()
+
+
+def late_bytes(path: str, seconds: float, count: int) -> bytes:
+    """Note the call, then take a while for this many bytes."""
+    note(path, "late")
+    time.sleep(seconds)
+    return bytes(count)

@@ -299,15 +299,30 @@ async def test_what_functions_do_wrong(stranger: Stranger) -> None:
 
 
 async def test_100_mb_over_the_limit(shared_fleet: Fleet) -> None:
+    """Over the server's max_payload it goes in chunks; over ``max_payload_size`` the error says so."""
     worker = await shared_fleet.worker(max_workers=1)
-    pool = shared_fleet.caller()
+    pool = shared_fleet.caller(timeout=20)
     await pool.submit(jobs.pid)
-    limit = pool._home.engine._connection.max_payload  # type: ignore[union-attr]
-    with pytest.raises(PayloadTooLargeError) as failed:
-        await asyncio.wait_for(pool.submit(jobs.take_bytes, bytes(limit + (100 << 20))), 5)
-    assert failed.value.limit == limit
-    with pytest.raises(PayloadTooLargeError, match="give_bytes"):
-        await asyncio.wait_for(pool.submit(jobs.give_bytes, limit + (100 << 20)), 10)
+    size = pool._home.engine._connection.max_payload + (100 << 20)  # type: ignore[union-attr]
+    assert await pool.submit(jobs.take_bytes, bytes(size)) == size
+    assert len(await pool.submit(jobs.give_bytes, size)) == size
+    modest = shared_fleet.caller(max_payload_size=50 << 20)
+    with pytest.raises(PayloadTooLargeError, match=r"take_bytes.*max_payload_size") as failed:
+        await asyncio.wait_for(modest.submit(jobs.take_bytes, bytes(100 << 20)), 5)
+    assert failed.value.limit == 50 << 20
+    with pytest.raises(PayloadTooLargeError, match="max_payload_size"):
+        await asyncio.wait_for(modest.submit(jobs.give_bytes, 100 << 20), 10)
     assert await pool.submit(jobs.take_bytes, b"abc") == 3
     assert worker.count("server.down") == 0
     assert worker.count("child.lost") == 0
+
+
+async def test_a_worker_that_takes_and_sends_less(shared_fleet: Fleet) -> None:
+    worker = await shared_fleet.worker(max_workers=1, max_payload_size=3 << 20)
+    pool = shared_fleet.caller(timeout=10)
+    with pytest.raises(PayloadTooLargeError, match=r"this worker takes 3,145,728 \(max_payload_size\)"):
+        await pool.submit(jobs.take_bytes, bytes(4 << 20))
+    with pytest.raises(PayloadTooLargeError, match=r"give_bytes takes .* \(max_payload_size\)"):
+        await pool.submit(jobs.give_bytes, 4 << 20)
+    assert len(await pool.submit(jobs.give_bytes, 2 << 20)) == 2 << 20
+    assert worker.count("call.rejected") == 1

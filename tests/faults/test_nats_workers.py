@@ -12,7 +12,7 @@ import time
 import pytest
 
 from genro_nats import CallTimeoutError, ConnectionLostError, NoWorkersError, WorkerLostError
-from genro_nats.executor.nats_engine import SILENCE
+from genro_nats.executor.nats_silence import SILENCE
 from tests.faults import jobs
 from tests.faults.conftest import ROOT, Fleet, Notes, alive, until
 

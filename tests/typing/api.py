@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import assert_type
 
-from genro_nats import CoroutineFunction, ExecutorRegistry, Function, Mapped, ProgressUpdate, Stream
+from genro_nats import (
+    CoroutineFunction,
+    ExecutorRegistry,
+    Function,
+    Mapped,
+    ProgressUpdate,
+    Stream,
+    SubmittedTask,
+    TaskHandle,
+    TaskManager,
+    TaskStatus,
+)
 
 registry = ExecutorRegistry()
 pool = registry.executor("nats", name="heavy", subject="tasks.heavy")
@@ -84,6 +95,30 @@ async def accepted() -> None:
     print(function, same, plain)
 
 
+async def accepted_tasks(tasks: TaskManager) -> None:
+    task = await render.enqueue(1, scale=2.0)
+    assert_type(task, TaskHandle[str])
+    assert_type(await task.result(timeout=3), str)
+    assert_type(await (await fetch.enqueue("u")).result(), bytes)
+    assert_type(await pool.enqueue(render, 1), TaskHandle[str])
+    assert_type(await pool.enqueue(len, "a"), TaskHandle[int])
+    assert_type(await fetch.enqueue_many(["u"]), list[TaskHandle[bytes]])
+    assert_type(await (await Shop().price.enqueue(3)).result(), float)
+    options = render.options(delay=3, priority="high", retries=2, retry_on=(OSError, "a:B"), timeout=5)
+    assert_type(await options.enqueue(1), TaskHandle[str])
+    async for status in task.watch():
+        assert_type(status, TaskStatus)
+    wide: TaskHandle[object] = task
+    await render.schedule("nightly", cron="0 3 * * *", timezone="Europe/Rome", args=(1,))
+    assert_type(tasks.submit(render, 1, scale=2.0), SubmittedTask[str])
+    assert_type(tasks.submit(fetch, "u"), SubmittedTask[bytes])
+    assert_type(tasks.submit(len, "a"), SubmittedTask[int])
+    assert_type(await tasks.submit(len, "a"), SubmittedTask[int])
+    assert_type(await tasks.submit(len, "a").result(), int)
+    assert_type(await tasks.list("failed"), list[TaskStatus])
+    print(wide)
+
+
 async def rejected() -> None:
     await render("x")  # type: ignore[arg-type]
     await render(1, size=2)  # type: ignore[call-arg]
@@ -101,3 +136,20 @@ async def rejected() -> None:
     pool(5)  # type: ignore[call-overload]
     pool(timeout="soon")  # type: ignore[call-overload]
     render(1)  # type: ignore[unused-coroutine]
+
+
+async def rejected_tasks(tasks: TaskManager) -> None:
+    await render.enqueue("x")  # type: ignore[arg-type]
+    await render.enqueue(1, size=2)  # type: ignore[call-arg]
+    await render.enqueue()  # type: ignore[call-arg]
+    await fetch.enqueue(3)  # type: ignore[arg-type]
+    await fetch.enqueue_many([3])  # type: ignore[list-item]
+    await Shop().price.enqueue("x")  # type: ignore[arg-type]
+    render.options(retrys=3)  # type: ignore[call-arg]
+    render.options(retries="3")  # type: ignore[arg-type]
+    render.options(priority="urgent")  # type: ignore[arg-type]
+    await pool.enqueue(len, 3)  # type: ignore[call-overload]
+    tasks.submit(len, 3)  # type: ignore[call-overload]
+    tasks.submit(render, "x")  # type: ignore[call-overload]
+    narrow: TaskHandle[int] = await render.enqueue(1)  # type: ignore[assignment]
+    print(narrow)

@@ -16,13 +16,13 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, Head, chunks, peek
 from genro_nats.executor.children.choice import DEPTH
 from genro_nats.executor.children.work import Work
-from genro_nats.transport.pipe import Pipe
+from genro_nats.transport.pipe import Parts, Pipe
 
 __all__ = ["Child"]
 
@@ -59,7 +59,7 @@ class Child:
         self._max_tasks = max_tasks
         self._skipping = 0
         self._long = 0  # calls in its hands that are not expected to be short
-        self._ahead: list[Sequence[Buffer]] = []
+        self._ahead: list[Parts] = []
         self._on_frame = on_frame
         self._on_end = on_end
         self._pipe: Pipe

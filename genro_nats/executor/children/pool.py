@@ -94,7 +94,8 @@ class ChildPool:
                 self._expired(work, seconds)
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
-        work.short = not work.stream and not work.solo and self.is_short(work.key)
+        together = work.stream or work.solo or work.large
+        work.short = not together and self.is_short(work.key)
         child = choose(self.roster.active, work.short) if not self.queue else None
         if child is None:
             self.queue[work] = None
@@ -241,7 +242,7 @@ class ChildPool:
             running.received(kind, data)
 
     def _answered(self, work: Work, head: Head, data: Buffer) -> None:
-        if not work.stream:
+        if not work.stream and not work.large:
             self._short.record(work.key, head.seconds)
         if not work.done:
             self._settle(work)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from math import inf
 from typing import TYPE_CHECKING
 
 from genro_nats.codec.frame import Buffer
+from genro_nats.transport.pipe import Parts
 
 if TYPE_CHECKING:
     from genro_nats.executor.children.child import Child
@@ -18,21 +18,34 @@ __all__ = ["Work"]
 class Work:
     """A call frame and where its replies go. Subclasses say what happens with them.
 
-    ``parts``: the frame's chunks. ``key``: the function's name, for the memory of
+    ``parts``: the frame's chunks, or the frame in shared memory. ``key``: the function's name, for the memory of
     short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
     ``solo``: it is never sent ahead behind another call.
     """
 
-    __slots__ = ("child", "deadline", "done", "id", "key", "parts", "short", "solo", "stream", "timer")
+    __slots__ = (
+        "child",
+        "deadline",
+        "done",
+        "id",
+        "key",
+        "large",
+        "parts",
+        "short",
+        "solo",
+        "stream",
+        "timer",
+    )
 
     def __init__(
-        self, id: bytes, parts: Sequence[Buffer], key: bytes, *, deadline: float = inf, stream: bool = False
+        self, id: bytes, parts: Parts, key: bytes, *, deadline: float = inf, stream: bool = False
     ) -> None:
         self.id = id
         self.parts = parts
         self.key = key
         self.deadline = deadline
         self.stream = stream
+        self.large = False  # it takes long to open and answer, whatever its function does
         self.short = False
         self.solo = False
         self.done = False

@@ -18,11 +18,9 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from genro_nats.errors import TaskCancelledError, TaskFailedError
 from genro_nats.executor.bridge import Signal, is_cancellation, spawn
 from genro_nats.executor.local_run import is_async
 from genro_nats.executor.local_tasks.clock import Clock
-from genro_nats.executor.local_tasks.letters import Letters
 from genro_nats.executor.local_tasks.outcome import (
     Again,
     Cause,
@@ -34,9 +32,10 @@ from genro_nats.executor.local_tasks.outcome import (
     pool_ended,
 )
 from genro_nats.executor.local_tasks.record import Attempt, Record
+from genro_nats.executor.local_tasks.settling import Settling
 from genro_nats.executor.local_tasks.store import Store
+from genro_nats.executor.local_tasks.waiting import Waiting
 from genro_nats.message import Call, ProgressUpdate, TaskRun
-from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.status import TaskState
 
 if TYPE_CHECKING:
@@ -54,64 +53,22 @@ class _Withdrawn(Exception):
 class Attempts:
     """The attempts of one pool's tasks. Thread-safe: what changes records does it under the store's lock."""
 
-    def __init__(self, pool: Pool, store: Store, clock: Clock, letters: Letters) -> None:
+    def __init__(self, pool: Pool, store: Store, clock: Clock, settling: Settling) -> None:
         self._pool = pool
         self._store = store
         self._clock = clock
-        self._letters = letters
+        self._settling = settling
+        self.waiting = Waiting(store, clock, settling, self._kick)
         self._running: set[Record] = set()
         self._posted = False
         self._watching = False
         self._idle: list[Signal] = []
         self._slots = min(pool.task_slots, pool.options.max_pending)
 
-    # -- until it runs ------------------------------------------------------
-
-    def wait_for(self, record: Record) -> None:
-        """A new record, or one that is tried again: let it be run when its time has come."""
-        with self._store.lock:
-            if record.status.state is TaskState.SCHEDULED:
-                self._clock.post(self._arm, record)
-            else:
-                self._enqueue(record)
-
-    def _arm(self, record: Record) -> None:
-        seconds = max(0.0, record.due - time.time())
-        record.timer = asyncio.get_running_loop().call_later(seconds, self._due, record)
-
-    def _due(self, record: Record) -> None:
-        with self._store.lock:
-            if record.status.state is not TaskState.SCHEDULED:
-                return
-            if record.request.options.at is not None and time.time() < record.due - 0.001:
-                self._arm(record)  # the clock was set back meanwhile
-                return
-            self._store.change(record, TaskState.PENDING, at=time.time())
-            self._enqueue(record)
-
-    def _enqueue(self, record: Record, *, first: bool = False) -> None:
-        self._store.queue(record, first=first)
-        if record.request.options.expires is not None and not record.status.attempts:
-            self._clock.post(self._arm_expiry, record, record.request.options.expires)
-        self._kick()
-
-    def _arm_expiry(self, record: Record, seconds: float) -> None:
-        record.timer = asyncio.get_running_loop().call_later(seconds, self._expire, record, seconds)
-
-    def _expire(self, record: Record, seconds: float) -> None:
-        with self._store.lock:
-            begun = record.attempt is not None and record.attempt.claimed
-            if record.status.state is not TaskState.PENDING or record.status.attempts or begun:
-                return
-            id = record.status.id
-            reason = f"expired: it was not begun within {seconds:g} s of being due"
-            error = TaskFailedError(f"Task {id} {reason}.", task_id=id, reason=reason)
-            self._fail(record, Over(reason, error), reason)
-
     # -- running ------------------------------------------------------------
 
     def _kick(self) -> None:
-        if not self._posted and len(self._running) < self._slots:
+        if self._store.queued and not self._posted and len(self._running) < self._slots:
             self._posted = True
             self._clock.post(self._dispatch)
 
@@ -210,7 +167,7 @@ class Attempts:
     def _ended(self, record: Record, attempt: Attempt, follow: Callable[[], object]) -> None:
         with self._store.lock:
             if record.cancelling and not record.status.settled:
-                self.cancelled(record, "it was cancelled while it ran")
+                self._settling.cancelled(record, "it was cancelled while it ran")
             elif not record.status.settled:
                 follow()
             if record.attempt is attempt:
@@ -224,14 +181,13 @@ class Attempts:
 
     def _returned(self, record: Record, value: Any) -> None:
         self._begun(record)
-        record.value = value
-        self._settle(record, TaskState.COMPLETED)
+        self._settling.completed(record, value)
 
     def _raised(self, record: Record, call: Call, error: BaseException) -> None:
-        if self._pool.closing and pool_ended(error):
-            self.cancelled(record, closed_reason(self._pool.name))
+        if self._pool.closing and (pool_ended(error) or is_cancellation(error)):
+            self._settling.cancelled(record, closed_reason(self._pool.name))
         elif is_cancellation(error):
-            self.cancelled(record, "the event loop that ran it ended")
+            self._settling.cancelled(record, "the event loop that ran it ended")
         else:
             self._begun(record)
             self._failed(record, cause_of(error, call, has_children=self._pool.has_children))
@@ -243,7 +199,8 @@ class Attempts:
 
     def _failed(self, record: Record, cause: Cause) -> None:
         record.deaths += cause.death
-        record.failures += not cause.death
+        record.moves += cause.move
+        record.failures += not (cause.death or cause.move)
         options = record.request.options
         verdict = follows(
             cause,
@@ -251,13 +208,14 @@ class Attempts:
             task_id=record.status.id,
             failures=record.failures,
             deaths=record.deaths,
+            moves=record.moves,
             draw=random.random(),
         )
         text = error_text(cause.error)
         if isinstance(verdict, Over):
-            self._fail(record, verdict, text)
+            self._settling.failed(record, verdict, text)
         elif self._pool.closing:
-            self.cancelled(
+            self._settling.cancelled(
                 record, f"{closed_reason(self._pool.name)}, before it was tried again after {text}"
             )
         else:
@@ -268,37 +226,11 @@ class Attempts:
         record.due = now + verdict.delay
         if verdict.delay and not record.here:
             self._store.change(record, TaskState.SCHEDULED, at=now, error=text, next_retry_at=record.due)
-            self._clock.post(self._arm, record)
+            self._clock.post(self.waiting.arm, record)
             return
         self._store.change(record, TaskState.PENDING, at=now, error=text)
         if not record.here:
-            self._enqueue(record, first=first)
-
-    def _fail(self, record: Record, over: Over, text: str) -> None:
-        record.error = over.error
-        status = record.status
-        letter = DeadLetter(
-            status.id, record.request.name, over.reason, text, status.attempts, record.deaths, time.time()
-        )
-        self._letters.add(letter, record.request)
-        self._settle(record, TaskState.FAILED, text)
-
-    def cancelled(self, record: Record, reason: str) -> None:
-        """Settle one as cancelled; under the store's lock."""
-        id = record.status.id
-        record.error = TaskCancelledError(f"Task {id} was cancelled: {reason}.", task_id=id, reason=reason)
-        self._settle(record, TaskState.CANCELLED, reason)
-
-    def _settle(self, record: Record, state: TaskState, text: str = "") -> None:
-        now = time.time()
-        self._store.change(record, state, at=now, error=text)
-        self._store.release(record, now + record.request.options.result_ttl)
-        if record.timer is not None:
-            self._clock.post(record.timer.cancel)
-            record.timer = None
-        if state is not TaskState.FAILED:  # a dead letter keeps its call
-            record.request.call.drop_arguments()
-        record.over.set()
+            self.waiting.enqueue(record, first=first)
 
     # -- ending early -------------------------------------------------------
 
@@ -309,7 +241,7 @@ class Attempts:
                 return
             attempt, stop = record.attempt, record.stop
             if attempt is None or not attempt.claimed:
-                self.cancelled(record, "it was cancelled before it began")
+                self._settling.cancelled(record, "it was cancelled before it began")
             else:
                 record.cancelling = True
         if attempt is None:

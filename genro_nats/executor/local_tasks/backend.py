@@ -22,6 +22,7 @@ from genro_nats.executor.local_tasks.letters import Letters
 from genro_nats.executor.local_tasks.outcome import closed_reason
 from genro_nats.executor.local_tasks.record import Record
 from genro_nats.executor.local_tasks.recurring import Recurring
+from genro_nats.executor.local_tasks.settling import Settling
 from genro_nats.executor.local_tasks.store import Store
 from genro_nats.executor.local_tasks.watch import LocalWatch
 from genro_nats.message import in_child, running_call
@@ -52,7 +53,8 @@ class LocalTasks:
         self._clock = Clock(self, pool.name)
         self._store = Store()
         self._letters = Letters()
-        self._attempts = Attempts(pool, self._store, self._clock, self._letters)
+        self._settling = Settling(self._store, self._clock, self._letters)
+        self._attempts = Attempts(pool, self._store, self._clock, self._settling)
         self._recurring = Recurring(self._store, self._clock, self._run_scheduled)
 
     @property
@@ -141,7 +143,7 @@ class LocalTasks:
         record = Record(request, TaskStatus(request.id, state, now), context, due or now)
         self._store.add(record)
         if not here:
-            self._attempts.wait_for(record)
+            self._attempts.waiting.wait_for(record)
         return record, True
 
     def _run_scheduled(self, request: TaskRequest, context: Context) -> None:
@@ -245,7 +247,7 @@ class LocalTasks:
         self._recurring.pause()
         with self._store.lock:
             for record in self._store.unclaimed():
-                self._attempts.cancelled(record, closed_reason(self._pool.name))
+                self._settling.cancelled(record, closed_reason(self._pool.name))
             self._store.room.all_freed()
 
     def reopen(self) -> None:

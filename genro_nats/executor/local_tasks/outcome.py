@@ -19,6 +19,8 @@ from genro_nats.tasks.retry import GiveUp, RetryAfter, RetryPolicy, after_death,
 
 __all__ = ["Again", "Cause", "Over", "cause_of", "closed_reason", "error_text", "follows", "pool_ended"]
 
+_PAUSE: Final = 0.05  # seconds
+_MAX_MOVES: Final = 20
 _MAX_TEXT: Final = 2000  # characters of an error's text in a status
 
 
@@ -26,13 +28,14 @@ _MAX_TEXT: Final = 2000  # characters of an error's text in a status
 class Cause:
     """Why an attempt ended without a value.
 
-    ``death``: its child, or the event loop that held the children, ended. ``late``: it overran its
-    timeout. Else the function raised ``error``, of the classes ``types``, and asked to be
-    tried again after ``retry`` seconds, if it did.
+    ``death``: its child ended. ``move``: the event loop that held the children ended, and they with
+    it. ``late``: it overran its timeout. Else the function raised ``error``, of the classes
+    ``types``, and asked to be tried again after ``retry`` seconds, if it did.
     """
 
     error: BaseException
     death: bool = False
+    move: bool = False
     late: bool = False
     types: tuple[str, ...] = ()
     retry: float | None = None
@@ -57,7 +60,9 @@ def cause_of(error: BaseException, call: Call, *, has_children: bool) -> Cause:
     """Tell the function's own exceptions from those of the pool that ran it."""
     ended = isinstance(error, WorkerLostError | ExecutorClosedError)
     if ended and has_children and not _from_function(error):
-        return Cause(error, death=True)
+        return Cause(
+            error, death=isinstance(error, WorkerLostError), move=isinstance(error, ExecutorClosedError)
+        )
     failure = {} if call.task is None else call.task.failure
     late = isinstance(error, CallTimeoutError) and not failure and _is_deadline(error, call)
     types = tuple(failure.get("types", ())) or type_names(type(error))
@@ -65,10 +70,16 @@ def cause_of(error: BaseException, call: Call, *, has_children: bool) -> Cause:
 
 
 def follows(
-    cause: Cause, policy: RetryPolicy, *, task_id: str, failures: int, deaths: int, draw: float
+    cause: Cause, policy: RetryPolicy, *, task_id: str, failures: int, deaths: int, moves: int, draw: float
 ) -> Again | Over:
-    """Is it run again? ``failures`` and ``deaths`` count this attempt already; ``draw``: from 0 to 1."""
-    if cause.death:
+    """Is it run again? The counts have this attempt already; ``draw``: from 0 to 1."""
+    verdict: RetryAfter | GiveUp
+    if cause.move:
+        # Nobody's fault; the next one waits until that loop is quite gone.
+        verdict = (
+            RetryAfter(_PAUSE * moves) if moves <= _MAX_MOVES else GiveUp("every event loop it ran in ended")
+        )
+    elif cause.death:
         verdict = after_death(deaths)
     else:
         verdict = after_failure(policy, failures, cause.types, draw=draw, asked=cause.retry)
@@ -78,9 +89,9 @@ def follows(
 
 
 def _over(cause: Cause, verdict: GiveUp, task_id: str) -> Over:
-    if not (cause.death or cause.late):
+    if not (cause.death or cause.move or cause.late):
         return Over(verdict.reason, cause.error)
-    reason = verdict.reason if cause.death else f"overran its deadline: {cause.error}"
+    reason = f"overran its deadline: {cause.error}" if cause.late else verdict.reason
     failed = TaskFailedError(f"Task {task_id} failed: {reason}", task_id=task_id, reason=reason)
     failed.__cause__ = cause.error
     return Over(reason, failed)

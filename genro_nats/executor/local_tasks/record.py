@@ -23,7 +23,7 @@ class Record:
     """A task. All of it is changed under the store's lock.
 
     ``context``: the context variables it runs with. ``due``: seconds since the epoch.
-    ``failures`` and ``deaths``: attempts that ended so. ``over`` is set once it is settled;
+    ``failures``, ``deaths`` and ``moves``: attempts that ended so (see ``Cause``). ``over`` is set once it is settled;
     then ``error`` is what its ``result`` raises, or ``value`` what it returns.
     ``cancelling``: somebody asked for its end while it ran. ``here``: it runs inside ``enqueue``, and so
     do its retries. ``stop`` cancels what runs it, from any thread. ``kept_until``: of a settled one,
@@ -41,6 +41,7 @@ class Record:
         "failures",
         "here",
         "kept_until",
+        "moves",
         "over",
         "request",
         "status",
@@ -57,6 +58,7 @@ class Record:
         self.due = due
         self.failures = 0
         self.deaths = 0
+        self.moves = 0
         self.checkpoint: bytes | None = None
         self.cancelling = False
         self.here = False

@@ -39,6 +39,11 @@ class Store:
         """Tasks that wait for a time or for a worker."""
         return sum(len(self._states[state]) for state in _WAITING)
 
+    @property
+    def queued(self) -> bool:
+        """Does any wait in a line?"""
+        return any(self._queues.values())
+
     def get(self, id: str) -> Record:
         """The task of that id. Raises TaskNotFoundError."""
         found = self._records.get(id)

@@ -24,10 +24,11 @@ from genro_nats.executor.nats_tasks.submit import Backlog, Submitter
 from genro_nats.executor.nats_tasks.watch import Watch
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.tasks.backend import DeadLetter
+from genro_nats.tasks.record import Stored
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.tasks.status import TaskState, TaskStatus
-from genro_nats.tasks.store import StateStore, Stored
+from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.jetstream import JetStream
@@ -62,11 +63,14 @@ class NatsTasks:
         self._recurring = Recurring(js, subjects, self._submitter)
         self._graves = Graves(js, subjects, owner)
         self._starting: asyncio.Task[None] | None = None
+        self._ready = False
 
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
         """Hear, and create the streams, unless that is done. Raises as ``ensure_streams``."""
+        if self._ready:
+            return
         if self._starting is None or (self._starting.done() and self._starting.exception() is not None):
             self._starting = asyncio.ensure_future(self._start())
         await asyncio.shield(self._starting)
@@ -76,6 +80,7 @@ class NatsTasks:
         await self._js.start()
         await ensure_streams(self._js, self._subjects, self._options)
         await self._outcomes.start()
+        self._ready = True
 
     async def aclose(self) -> None:
         """Hear no more; the tasks live on."""
@@ -119,11 +124,11 @@ class NatsTasks:
     async def result(self, id: str, timeout: float | None) -> Any:
         """See ``TaskBackend``."""
         await self.start()
-        stored = await self._settled(id, timeout)
+        stored = self._outcomes.known(id) or await self._settled(id, timeout)
         try:
             return _value(id, stored)
         finally:
-            if not stored.record.keep:
+            if not stored.keep:
                 self._outcomes.forget(id)
                 await self._store.note("ask", "forget", id, ttl=_DAY)
 
@@ -147,7 +152,7 @@ class NatsTasks:
             stored = await self._settled(id, timeout)
         except CallTimeoutError:
             return False
-        return stored.record.state is TaskState.CANCELLED
+        return stored.state is TaskState.CANCELLED
 
     async def watch(self, id: str) -> Watch:
         """See ``TaskBackend``."""
@@ -197,11 +202,11 @@ class NatsTasks:
 
 def _value(id: str, stored: Stored) -> Any:
     """The value of a settled task, or what it ended in, raised."""
-    record = stored.record
-    if record.state is TaskState.CANCELLED:
+    if stored.state is TaskState.CANCELLED:
         raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
     if len(stored.outcome):
         return load_reply(decode(stored.outcome)[0])
+    record = stored.record
     raise TaskFailedError(
         f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
         task_id=id,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from genro_nats.executor.nats_tasks.lookup import read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.message import ProgressUpdate
-from genro_nats.tasks.store import Stored
+from genro_nats.tasks.record import Stored
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.subjects import TaskSubjects
 
@@ -36,7 +36,7 @@ class Listening:
         subscription = await self._connection.subscribe(subject, heard)
 
         def told(stored: Stored) -> None:
-            if stored.record.state.settled:
+            if stored.settled:
                 task = asyncio.ensure_future(self._end(id, subscription, told))
                 self._ending.add(task)
                 task.add_done_callback(self._ending.discard)

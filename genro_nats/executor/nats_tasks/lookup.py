@@ -15,7 +15,7 @@ from genro_nats.executor.nats_tasks.submit import run_id
 from genro_nats.executor.wire import load_progress
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.message import read_message
-from genro_nats.tasks.record import unpack
+from genro_nats.tasks.record import Stored
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.transport.direct import StoredMessage, get_last, multi_last, next_message, scan
@@ -152,7 +152,7 @@ def read_progress(frame: bytes) -> ProgressUpdate | None:
 
 
 def _recorded(message: StoredMessage) -> TaskStatus:
-    record, _ = unpack(message.data)
+    record = Stored(message.data, message.seq).record
     return record.status(from_token(message.subject.rpartition(".")[2]))
 
 

@@ -14,8 +14,8 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from genro_nats.errors import DecodeError, ExecutorError, TaskNotFoundError
-from genro_nats.tasks.record import unpack
-from genro_nats.tasks.store import StateStore, Stored
+from genro_nats.tasks.record import Stored
+from genro_nats.tasks.store import StateStore
 from genro_nats.transport.direct import multi_last
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
@@ -95,6 +95,10 @@ class Outcomes:
         """It was not stored."""
         self._expected.pop(id, None)
 
+    def known(self, id: str) -> Stored | None:
+        """The settled state, if it has been told and nobody has forgotten it."""
+        return self._recent.get(id)
+
     async def wait(self, id: str, exists: Callable[[str], Awaitable[object]]) -> Stored:
         """The settled state. ``exists(id)`` is awaited where nothing is stored, and raises if there is no task."""
         if (kept := self._recent.get(id)) is not None:
@@ -128,7 +132,7 @@ class Outcomes:
                     raise
         if stored is None:
             return
-        if stored.record.state.settled and not waiter.done():
+        if stored.settled and not waiter.done():
             waiter.set_result(stored)
 
     async def listen(self, id: str, listener: Listener) -> None:
@@ -164,20 +168,18 @@ class Outcomes:
         id = from_token(message.subject.rpartition(".")[2])
         if id not in self._entries and id not in self._expected:
             return
+        seq = message.headers.get("Nats-Sequence", "0")
         try:
-            record, outcome = unpack(message.data)
+            self._tell(id, Stored(message.data, int(seq) if seq.isdigit() else 0))
         except DecodeError as error:
             log.warning("task %s: %s", id, error)
-            return
-        seq = message.headers.get("Nats-Sequence", "0")
-        self._tell(id, Stored(record, outcome, int(seq) if seq.isdigit() else 0))
 
     def _tell(self, id: str, stored: Stored) -> None:
         entry = self._entries.get(id)
         if entry is not None:
             for listener in list(entry.listeners):
                 listener(stored)
-        if not stored.record.state.settled:
+        if not stored.settled:
             return
         expected = id in self._expected
         self._expected.pop(id, None)
@@ -222,8 +224,7 @@ class Outcomes:
             log.warning("states of tasks could not be read after an outage: %s", error)
             return
         for subject, message in found.items():
-            record, outcome = unpack(message.data)
-            self._tell(wanted[subject], Stored(record, outcome, message.seq))
+            self._tell(wanted[subject], Stored(message.data, message.seq))
 
 
 def _fail(waiter: asyncio.Future[Stored], error: ExecutorError) -> None:

@@ -168,7 +168,8 @@ class Submitter:
     async def _publication(self, request: TaskRequest) -> Publication:
         options, subjects = request.options, self._subjects
         now_subject = subjects.task(options.priority, options.key, request.id)
-        due = await self._due(request)
+        waits = options.delay is not None or options.at is not None
+        due = await self._due(request) if waits else None
         headers = None
         if due is not None:
             headers = at_headers(due, now_subject)
@@ -192,8 +193,6 @@ class Submitter:
     async def _due(self, request: TaskRequest) -> float | None:
         """When it is due, in the server's time; None: now."""
         options = request.options
-        if options.delay is None and options.at is None:
-            return None
         require_delays(self._js)
         await self._clock_runs()
         now = self._clock.now()
@@ -222,7 +221,7 @@ class Submitter:
             return None
         id = run_id(found)
         stored = await self._store.load(id)
-        return None if stored is not None and stored.record.state.settled else id
+        return None if stored is not None and stored.settled else id
 
 
 def run_id(found: StoredMessage) -> str:

@@ -8,8 +8,8 @@ from dataclasses import replace
 from genro_nats.executor.nats_tasks.lookup import Lookup, read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.message import ProgressUpdate
+from genro_nats.tasks.record import Stored
 from genro_nats.tasks.status import TaskState, TaskStatus
-from genro_nats.tasks.store import Stored
 from genro_nats.transport.nats import Connection, Message, Subscription
 
 __all__ = ["Watch"]

@@ -65,7 +65,7 @@ class RetryTests(TaskBase):
         assert (await task.status()).attempts == 2
 
     async def test_the_function_says_when(self, pool: BaseExecutor) -> None:
-        task = await self.begin(pool, samples.later, 0.3, retries=1)
+        task = await self.begin(pool, samples.later, 0.3, retries=1, backoff=0)
         waiting = await self.reach(task, TaskState.SCHEDULED) if not self.beside else None
         assert await self.value(task) == 2
         status = await task.status()

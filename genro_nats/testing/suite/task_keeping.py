@@ -147,9 +147,10 @@ class KeepingTests(TaskBase):
         first = await self.held(pool, marks)
         second = await pool(samples.add).enqueue(1)
         async with anyio.create_task_group() as group:
-            third = Running(group, pool(samples.add).enqueue, 2)
             given_up = Running(group, pool(samples.add).enqueue, 3)
-            await anyio.sleep(0.1)
+            await anyio.sleep(0.05)
+            third = Running(group, pool(samples.add).enqueue, 2)
+            await anyio.sleep(0.05)
             assert not third.ended
             await given_up.cancel()
             marks.release()

@@ -144,7 +144,7 @@ class Asks:
         """Settle a task that nobody runs. One that runs is ended by who holds it."""
         for _ in range(_ATTEMPTS):
             stored = await self._store.load(id)
-            if stored is not None and stored.record.state.settled:
+            if stored is not None and stored.settled:
                 break
             if stored is not None and stored.record.state is TaskState.RUNNING:
                 return
@@ -194,7 +194,7 @@ class Asks:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
         for _ in range(_ATTEMPTS):
             stored = await self._store.load(id)
-            if stored is None or not stored.record.state.settled:
+            if stored is None or not stored.settled:
                 break
             stream, subject = self._subjects.tasks_stream, stored.record.task
             if not subject or await get_last(self._js, stream, subject) is None:

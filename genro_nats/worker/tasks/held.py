@@ -15,8 +15,11 @@ of the task, because there is no claim that would show it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +28,7 @@ from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import (
     CallTimeoutError,
+    ConnectionLostError,
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
@@ -32,11 +36,12 @@ from genro_nats.errors import (
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
-from genro_nats.tasks.record import Record
+from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, type_names
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.nats import Message
 from genro_nats.worker.tasks.work import Ended, TaskWork
 
 if TYPE_CHECKING:
@@ -121,7 +126,7 @@ class HeldTask:
         if stored is None:
             return
         self._record, self._seq = stored.record, stored.seq
-        if not stored.record.state.settled:
+        if not stored.settled:
             self._checkpoint = await self._service.store.noted("note", "checkpoint", self.task.id)
 
     async def _run(self, deaths: int) -> None:
@@ -174,14 +179,16 @@ class HeldTask:
         if error is not None and self.work is not None and not self.work.outcome.done():
             self._service.children.cancel(self.work, ExecutorError(f"The claim was lost: {error}"))
 
-    def _begin(self, claim: Record) -> None:
+    def _begin(self, claim: Record, ended: Callable[[Ended], object] | None = None) -> None:
         """Give it to the children, unless it was cancelled while it was claimed."""
         task, seconds = self.task, self.task.head.seconds
         loop = asyncio.get_running_loop()
         again = claim.attempts > 1 or self._checkpoint is not None or task.call_id != call_id(task.id)
         data = for_attempt(task, claim.attempts, self._checkpoint) if again else task.data
         deadline = inf if seconds == inf else loop.time() + seconds
-        self.work = TaskWork(call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline)
+        self.work = TaskWork(
+            call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline, ended=ended
+        )
         self.work.solo = self.solo
         if self.cancelled:
             self.work.failed(ExecutorError("The task was cancelled."))
@@ -208,6 +215,59 @@ class HeldTask:
         self.cancelled = True
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
+
+    # -- the short way ---------------------------------------------------------
+
+    def begin_quick(self) -> None:
+        """Run a task that nobody had before, without a coroutine of its own.
+
+        One that ends well within the time that needs no claim is settled by callbacks; whatever
+        else happens to it, it goes on in the usual way (``resume``).
+        """
+        self._running = claim = self._claim(0)
+        self._begin(claim, self._ended_quick)
+
+    def _ended_quick(self, ended: Ended) -> None:
+        claim, self._running = self._running, None
+        assert claim is not None
+        plain = ended.error is None and ended.kind == FrameKind.REPLY
+        if not plain or self.cancelled or self._claiming is not None:
+            self._service.resume(self, self._resume(claim, ended))
+            return
+        self._fill(claim, TaskState.COMPLETED, "", "")
+        data = pack(claim, ended.frame)
+        try:
+            storing = self._service.store.post(self.task.id, data, self.task.ttl, linger=self._service.many)
+        except ExecutorError:
+            storing = None
+        if storing is None:
+            self._service.resume(self, self._resume(claim, ended))
+        else:
+            storing.add_done_callback(partial(self._stored_quick, data))
+
+    def _stored_quick(self, data: bytes, storing: asyncio.Future[Message]) -> None:
+        gone = storing.cancelled() or storing.exception() is not None
+        if gone or storing.result().status or b'"error"' in storing.result().data:
+            self._service.resume(self, self._store_again(data))
+            return
+        with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
+            self.delivery.ack_soon(linger=self._service.many)
+        self._service.count(TaskState.COMPLETED)
+        self._service.left(self)
+
+    async def _store_again(self, data: bytes) -> None:
+        try:
+            await self._service.store.save_packed(self.task.id, data, self.task.ttl)
+        except SequenceConflictError:
+            self._service.fenced(self.task)
+            raise
+        await self.delivery.ack()
+        self._service.count(TaskState.COMPLETED)
+
+    async def _resume(self, claim: Record, ended: Ended) -> None:
+        if self._claiming is not None:
+            self._seq = await self._claiming
+        await self._ended(claim, ended)
 
     # -- how it goes on after an attempt ---------------------------------------
 
@@ -274,16 +334,8 @@ class HeldTask:
         self, record: Record, state: TaskState, reason: str, frame: Buffer = b"", error: str = ""
     ) -> None:
         """Store the outcome, unless somebody else holds the task by now; then take it off the queue."""
-        now = self._service.now()
         completed = state is TaskState.COMPLETED
-        settled = record  # nobody else has it
-        settled.state = state
-        settled.finished_at = now
-        settled.reason = reason
-        settled.error = "" if completed else (error or record.error or reason)[:_MAX_ERROR]
-        settled.next_retry_at = None
-        settled.task = self.delivery.subject
-        settled.keep = self.task.keep
+        settled = self._fill(record, state, reason, error)
         if not completed:
             # Before the outcome: who hears of that finds the rest.
             await self._service.ending_badly(self.task, settled, self.delivery)
@@ -298,6 +350,17 @@ class HeldTask:
         self._service.count(state)
         if state is TaskState.CANCELLED:
             await self._service.cancelled(self.task)
+
+    def _fill(self, record: Record, state: TaskState, reason: str, error: str) -> Record:
+        """What is stored in the end; nobody else has this record."""
+        record.state = state
+        record.finished_at = self._service.now()
+        record.reason = reason
+        record.error = "" if state is TaskState.COMPLETED else (error or record.error or reason)[:_MAX_ERROR]
+        record.next_retry_at = None
+        record.task = self.delivery.subject
+        record.keep = self.task.keep
+        return record
 
     async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
         """The outcome can't be stored: the task fails, and says why."""

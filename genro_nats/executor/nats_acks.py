@@ -1,0 +1,42 @@
+"""Telling workers which replies have arrived, many in one message."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from genro_nats.codec.frame import Frame, FrameKind, encode
+from genro_nats.codec.ids import batches
+from genro_nats.transport.outbox import Outbox
+
+__all__ = ["Acks"]
+
+_DELAY: Final = 0.1  # seconds for which acknowledgements are collected
+_AT_ONCE: Final = 64 * 1024  # bytes; a larger reply is acknowledged at once: it is held in memory until then
+
+
+class Acks:
+    """Acknowledgements of replies, collected for a moment."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+        self._loop = asyncio.get_running_loop()
+        self._waiting: dict[str, list[bytes]] = {}
+
+    def add(self, worker: str, id: bytes, size: int) -> None:
+        """A reply of ``size`` bytes has arrived, or is not wanted any more."""
+        if not worker:
+            return
+        if not self._waiting:
+            self._loop.call_later(_DELAY, self.send)
+        self._waiting.setdefault(worker, []).append(id)
+        if size >= _AT_ONCE:
+            self.send()
+
+    def send(self) -> None:
+        """Send what was collected."""
+        waiting, self._waiting = self._waiting, {}
+        for worker, ids in waiting.items():
+            for batch in batches(ids):
+                frame = Frame(FrameKind.ACK, body=b"".join(batch))
+                self._outbox.post(worker, worker, encode(frame))

@@ -1,0 +1,55 @@
+"""A call over NATS that has no reply yet, and all that belongs to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+from genro_nats.codec.frame import Buffer, Frame
+from genro_nats.codec.reference import Reference
+from genro_nats.executor.incoming import ItemBuffer
+from genro_nats.message import Call
+
+__all__ = ["Pending"]
+
+
+class Pending:
+    """``data`` is what is published: the call, or a reference to ``parts``, which stay here."""
+
+    __slots__ = (
+        "backlog",
+        "call",
+        "data",
+        "heard",
+        "items",
+        "losses",
+        "outcome",
+        "parts",
+        "pulling",
+        "reference",
+        "retries",
+        "timer",
+        "worker",
+    )
+
+    def __init__(self, call: Call, parts: Sequence[Buffer], now: float, items: ItemBuffer | None) -> None:
+        self.call = call
+        self.parts = parts
+        self.data = b""
+        self.reference: Reference | None = None
+        self.heard = now
+        self.items = items
+        self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self.retries = 0
+        self.losses = 0  # workers lost before they had its arguments
+        self.timer: asyncio.TimerHandle | None = None
+        self.worker = ""  # its inbox, once it has shown itself
+        self.pulling: asyncio.Task[None] | None = None  # a reply or item is on its way
+        self.backlog: deque[Frame] = deque()  # what came behind that
+
+    def fail(self, error: Exception) -> None:
+        """End the call with an error, unless it has ended."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+            self.outcome.exception()  # a caller that left does not look at it

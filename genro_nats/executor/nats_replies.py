@@ -1,0 +1,153 @@
+"""What comes to a caller's inbox: frames to the calls they belong to, in their order.
+
+A frame that refers to a payload is pulled first; what comes for the same call
+meanwhile waits behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from genro_nats.codec.assembly import FrameAssembly
+from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
+from genro_nats.codec.reference import Reference, referred
+from genro_nats.errors import (
+    DecodeError,
+    ExecutorError,
+    PayloadTooLargeError,
+    TransportError,
+    WorkerLostError,
+)
+from genro_nats.executor.incoming import tell_progress
+from genro_nats.executor.nats_acks import Acks
+from genro_nats.executor.nats_pending import Pending
+from genro_nats.transport.nats import Message
+from genro_nats.transport.transfer.transfer import Transfer
+
+__all__ = ["Replies"]
+
+log: Final = logging.getLogger("genro_nats.executor")
+
+_OUTCOMES: Final = (FrameKind.REPLY, FrameKind.ERROR)
+
+
+class Replies:
+    """``on_refused(pending)``: a worker did not start it. ``on_broken(pending, error)``: it can't go on."""
+
+    def __init__(
+        self,
+        name: str,
+        pending: Mapping[bytes, Pending],
+        acks: Acks,
+        transfer: Transfer,
+        limit: int,
+        on_refused: Callable[[Pending], None],
+        on_broken: Callable[[Pending, Exception], None],
+    ) -> None:
+        self._name = name
+        self._pending = pending
+        self._acks = acks
+        self._transfer = transfer
+        self._limit = limit
+        self._on_refused = on_refused
+        self._on_broken = on_broken
+        self._loop = asyncio.get_running_loop()
+
+    def received(self, message: Message) -> None:
+        """A message with frames."""
+        try:
+            for frame in decode_all(message.data):
+                self._frame(frame, message.reply, len(message.data))
+        except DecodeError as error:
+            log.warning("pool %s: a reply that can't be read: %s", self._name, error)
+
+    def _frame(self, frame: Frame, worker: str, size: int) -> None:
+        if frame.kind == FrameKind.BEAT:
+            self._beat(frame, worker)
+            return
+        pending = self._pending.get(frame.id)
+        live = pending is not None and not pending.outcome.done()
+        if frame.kind in _OUTCOMES and not (live and frame.flags & Flag.REFERRED):
+            self._acks.add(worker, frame.id, size)
+        if pending is None or not live:
+            return
+        pending.heard = self._loop.time()
+        pending.worker = worker
+        if frame.kind == FrameKind.REFUSED:
+            self._on_refused(pending)
+        elif pending.pulling is None:
+            self._deliver(pending, frame)
+        elif frame.kind not in _OUTCOMES or pending.items is not None:
+            pending.backlog.append(frame)  # an outcome beside a pull of no stream is the same, sent again
+
+    def _beat(self, frame: Frame, worker: str) -> None:
+        now, ids = self._loop.time(), bytes(frame.body)
+        for at in range(0, len(ids), 16):
+            pending = self._pending.get(ids[at : at + 16])
+            if pending is not None:
+                pending.heard = now
+                pending.worker = worker
+
+    def _deliver(self, pending: Pending, frame: Frame) -> None:
+        if frame.flags & Flag.REFERRED:
+            pending.pulling = self._loop.create_task(self._pull(pending, frame, pending.worker))
+        elif frame.kind in _OUTCOMES:
+            pending.outcome.set_result(frame)
+        elif frame.kind == FrameKind.ITEM and pending.items is not None:
+            pending.items.put(frame)
+        elif frame.kind == FrameKind.PROGRESS:
+            tell_progress(pending.call.on_progress, frame)
+
+    async def _pull(self, pending: Pending, announced: Frame, worker: str) -> None:
+        """Pull what a frame refers to, and go on with that in its place."""
+        size = 0
+        try:
+            reference = self._acceptable(announced)
+            size = reference.size
+            frame = await self._pulled(pending, reference)
+            if (frame.kind, frame.id) != (announced.kind, announced.id) or frame.flags & Flag.REFERRED:
+                raise DecodeError("A payload that is not the one which was announced.", id=announced.id)
+        except Exception as error:
+            self._broken(pending, error)
+        else:
+            pending.backlog.appendleft(frame)
+        finally:
+            pending.pulling = None
+            if announced.kind in _OUTCOMES:
+                self._acks.add(worker, announced.id, size)
+        while pending.backlog and pending.pulling is None and not pending.outcome.done():
+            self._deliver(pending, pending.backlog.popleft())
+
+    async def _pulled(self, pending: Pending, reference: Reference) -> Frame:
+        assembly = FrameAssembly(reference.size)
+
+        def moved() -> None:
+            pending.heard = self._loop.time()
+
+        await self._transfer.pull(reference, assembly, moved)
+        return assembly.frame()
+
+    def _acceptable(self, frame: Frame) -> Reference:
+        reference = referred(frame.body)
+        if reference.size > self._limit:
+            raise PayloadTooLargeError(
+                f"A result of {reference.size:,} bytes; pool '{self._name}' takes {self._limit:,} "
+                "(max_payload_size).",
+                size=reference.size,
+                limit=self._limit,
+            )
+        return reference
+
+    def _broken(self, pending: Pending, error: Exception) -> None:
+        if isinstance(error, TransportError):
+            error = WorkerLostError(
+                f"The result of a call of pool '{self._name}' could not be pulled from its worker, "
+                f"which has run it: {error}",
+                executor=self._name,
+            )
+        elif not isinstance(error, ExecutorError):
+            error = ExecutorError(f"The result could not be put together: {type(error).__name__}: {error}")
+        self._on_broken(pending, error)

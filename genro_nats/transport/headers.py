@@ -1,0 +1,55 @@
+"""The headers of a received message, read when somebody asks for one: most messages' are never looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+__all__ = ["Headers"]
+
+_VERSION: Final = len("NATS/1.0")
+_SPACE: Final = ord(" ")
+
+
+class Headers(Mapping[str, str]):
+    """A block of headers as it came; the server's own status is among them as "Status" and "Description"."""
+
+    __slots__ = ("_found", "_raw")
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._found: dict[str, str] | None = None
+
+    @property
+    def status(self) -> str:
+        """The server's own word in place of a reply, such as "503"; mostly empty."""
+        if len(self._raw) <= _VERSION or self._raw[_VERSION] != _SPACE:
+            return ""
+        return self.get("Status", "")
+
+    def _read(self) -> dict[str, str]:
+        if self._found is None:
+            self._found = _parsed(self._raw)
+        return self._found
+
+    def __getitem__(self, name: str) -> str:
+        return self._read()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+
+def _parsed(raw: bytes) -> dict[str, str]:
+    first, *lines = raw.decode("utf-8", "replace").split("\r\n")
+    found: dict[str, str] = {}
+    status, _, text = first[_VERSION:].strip().partition(" ")
+    if status.isdigit():
+        found = {"Status": status, "Description": text.strip()}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            found[name.strip()] = value.strip()
+    return found

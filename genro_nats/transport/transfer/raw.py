@@ -1,0 +1,68 @@
+"""Large messages in and out of nats-py's connection without its copies.
+
+Over TCP and TLS a message is written piece by piece to the connection's own
+transport, and chosen subscriptions are read by a ``Cutter``. Over WebSockets
+messages take nats-py's usual way; callers need not know which it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
+
+from genro_nats.codec.frame import Buffer, size
+from genro_nats.transport.transfer.cutter import HEAD, Cutter, Taker
+
+__all__ = ["cut", "send", "take_whole"]
+
+
+def cut(client: Client, number: int, taker: Taker) -> None:
+    """From now on the messages of a subscription go to ``taker``, where the connection allows it."""
+    writer = _writer(client)
+    if writer is None:
+        return
+    present = writer.transport.get_protocol()
+    if isinstance(present, Cutter):
+        present.takers[number] = taker
+    elif not client._ps.buf:  # else nats-py is amid a line, and has to read on
+        writer.transport.set_protocol(Cutter(writer.transport, present, {number: taker}))
+
+
+def take_whole(data: Buffer, taker: Taker) -> None:
+    """Hand a message that came nats-py's way to a taker."""
+    feed = taker(bytes(data[:HEAD]), len(data))
+    if feed is not None and len(data) > HEAD:
+        feed(memoryview(data)[HEAD:])
+
+
+async def send(client: Client, subject: str, reply: str, pieces: Sequence[Buffer]) -> None:
+    """Publish one message, given in pieces; waits while the connection has much to send.
+
+    Raises:
+        OSError: the connection is gone.
+        nats.errors.Error: as nats-py's ``publish``.
+    """
+    writer = _writer(client)
+    if writer is None:
+        await client.publish(subject, b"".join(pieces), reply)
+        return
+    transport = writer.transport
+    if transport.is_closing():
+        raise ConnectionResetError("the connection is closing")
+    length = sum(map(size, pieces))
+    command = f"PUB {subject} {reply} {length}\r\n" if reply else f"PUB {subject} {length}\r\n"
+    # Nothing waits in between, so nothing of nats-py's can come in between.
+    transport.write(b"".join([command.encode(), pieces[0]]))
+    for piece in pieces[1:]:
+        transport.write(piece)
+    transport.write(b"\r\n")
+    await writer.drain()
+
+
+def _writer(client: Client) -> Any:
+    """nats-py's stream writer; None where it has none."""
+    carrier = client._transport
+    return carrier._io_writer if isinstance(carrier, TcpTransport) else None

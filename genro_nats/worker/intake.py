@@ -1,0 +1,95 @@
+"""Calls whose arguments stayed with their caller: pulled into shared memory, then run."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from math import inf
+from typing import Final
+
+from genro_nats.codec.frame import Buffer, Flag, Head, check, decode, name_of, seconds_field
+from genro_nats.codec.reference import Reference, referred
+from genro_nats.errors import DecodeError, PayloadTooLargeError
+from genro_nats.transport import shared
+from genro_nats.transport.pipe import Parts
+from genro_nats.transport.transfer.transfer import Transfer
+
+__all__ = ["pull_call", "reference_in", "room_for"]
+
+_MAX_BYTES: Final = 1 << 30  # that a pool's calls and unacknowledged results take together
+
+
+def room_for(size: int, taken: int) -> bool:
+    """May a call of ``size`` bytes be taken beside ``taken`` bytes? One alone always may."""
+    return taken == 0 or taken + size <= _MAX_BYTES
+
+
+def reference_in(data: Buffer, limit: int) -> Reference:
+    """What a call refers to.
+
+    Raises:
+        DecodeError: it holds no proper reference.
+        PayloadTooLargeError: to more bytes than ``max_payload_size``, here ``limit``.
+    """
+    reference = referred(decode(data)[0].body)
+    if reference.size > limit:
+        raise PayloadTooLargeError(
+            f"A call of {reference.size:,} bytes; this worker takes {limit:,} (max_payload_size).",
+            size=reference.size,
+            limit=limit,
+        )
+    return reference
+
+
+async def pull_call(transfer: Transfer, reference: Reference, announced: bytes, deadline: float) -> Parts:
+    """The call that ``announced`` stands for, ready for a child; ``deadline`` is event loop time.
+
+    Raises:
+        TimeoutError: at the deadline.
+        ConnectionLostError, DecodeError: it could not be pulled, or is another call.
+    """
+    sink: _Room = _Shared() if shared.available() else _Plain()
+    async with asyncio.timeout_at(None if deadline == inf else deadline):
+        await transfer.pull(reference, sink)
+    _compare(sink.view(), announced)
+    if deadline != inf:
+        sink.put(*seconds_field(deadline - asyncio.get_running_loop().time()))
+    return sink.parts()
+
+
+def _compare(data: Buffer, announced: bytes) -> None:
+    """Is it the call that was announced? What the parent was told by its header must be true."""
+    head, told = check(data), check(announced)
+    if _identity(head, data) != _identity(told, announced):
+        raise DecodeError("A call that is not the one which was announced.", id=told.id)
+
+
+def _identity(head: Head, data: Buffer) -> tuple[int, bytes, int, bytes]:
+    return head.kind, head.id, head.flags & ~Flag.REFERRED, name_of(data, head)
+
+
+class _Shared(shared.StoredFrame):
+    def parts(self) -> Parts:
+        return self
+
+
+class _Plain:
+    """Memory of this process, where there is no shared memory."""
+
+    def __init__(self) -> None:
+        self._memory = io.BytesIO()
+
+    def write(self, piece: memoryview) -> None:
+        self._memory.write(piece)
+
+    def put(self, at: int, data: bytes) -> None:
+        self._memory.getbuffer()[at : at + len(data)] = data
+
+    def view(self) -> memoryview:
+        return self._memory.getbuffer()
+
+    def parts(self) -> Parts:
+        return [self._memory.getbuffer()]
+
+
+_Room = _Shared | _Plain

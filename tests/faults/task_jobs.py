@@ -1,0 +1,73 @@
+"""Functions that run as durable tasks: they note each execution, die, and take their worker along."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any, NoReturn
+
+from genro_nats import current_call
+from tests.faults.durable import worker_pid
+from tests.faults.jobs import note, wait_for
+
+
+def work(path: str, key: object, seconds: float = 0.0) -> Any:
+    """Note key and own pid, take some time, give the key back."""
+    note(path, key)
+    if seconds:
+        time.sleep(seconds)
+    return key
+
+
+def work_item(item: tuple[str, object, float]) -> Any:
+    """``work`` for ``enqueue_many``."""
+    return work(*item)
+
+
+def show_pid(path: str, release: str) -> str:
+    """Note the child's pid and the attempt, run until a file exists."""
+    note(path, f"{os.getpid()} {current_call().attempt}")
+    wait_for(release, 30)
+    return f"attempt {current_call().attempt}"
+
+
+def kill_child(path: str) -> NoReturn:
+    note(path, "child")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def kill_worker(path: str, after: float = 0.0) -> NoReturn:
+    """Take the worker along."""
+    note(path, "worker")
+    time.sleep(after)
+    os.kill(worker_pid(), signal.SIGKILL)
+    time.sleep(30)
+    raise AssertionError
+
+
+def fail_once(path: str) -> int:
+    """Fail in the first attempt."""
+    note(path, "ran")
+    if current_call().attempt == 1:
+        raise ValueError("the first attempt")
+    return current_call().attempt
+
+
+def go_on(path: str, release: str, steps: int) -> list[Any]:
+    """Checkpoint each step; the one that is met at the begin is noted."""
+    call = current_call()
+    done: list[Any] = list(call.checkpointed or [])
+    note(path, f"begin {len(done)}")
+    for step in range(len(done), steps):
+        done.append(step)
+        call.checkpoint(done)
+        call.progress((step + 1) / steps, f"step {step}")
+    note(path, "done")
+    wait_for(release, 30)
+    return done
+
+
+def clock() -> float:
+    return time.time()

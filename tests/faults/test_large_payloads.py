@@ -1,0 +1,333 @@
+"""Calls whose arguments, results or items are pulled in chunks, through every way of breaking off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import pickle
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from genro_nats import CallTimeoutError, NatsExecutor, WorkerLostError
+from genro_nats.bench.processes import family
+from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode, encode, size
+from genro_nats.codec.reference import Reference, refer
+from genro_nats.executor.wire import CallEncoder
+from genro_nats.message import Call, new_id
+from genro_nats.server import EmbeddedServer
+from genro_nats.transport.subjects import pool_subjects
+from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.runner import value_reply
+from tests.faults import jobs
+from tests.faults.conftest import Fleet, Notes, Worker, until
+from tests.transport.test_transfer import Held
+
+pytestmark = pytest.mark.anyio
+
+LARGE = 20_000_000  # bytes
+
+
+def transfer_of(pool: NatsExecutor) -> Transfer:
+    """The caller's side of transfers."""
+    found: Transfer = pool._home.engine._transfer  # type: ignore[union-attr]
+    return found
+
+
+def kept(pool: NatsExecutor) -> int:
+    """Payloads that the caller keeps for workers."""
+    return len(transfer_of(pool).owner)
+
+
+@pytest.fixture
+async def narrow(tmp_path: Path) -> AsyncIterator[Fleet]:
+    """A fleet on a server with the default max_payload of 1 MiB."""
+    directory = tmp_path / "narrow"
+    directory.mkdir(mode=0o700)
+    with EmbeddedServer(directory=directory, max_payload=1 << 20, jetstream=False, reuse=False) as server:
+        fleet = Fleet(server, "narrow", tmp_path)
+        yield fleet
+        await fleet.aclose()
+
+
+def framed(total: int) -> bytes:
+    """Bytes with which a call of ``take_bytes`` takes a frame of ``total`` bytes."""
+
+    def length(count: int) -> int:
+        return sum(map(size, CallEncoder().encode(Call(jobs.take_bytes, (bytes(count),), {}), 1.0)[1]))
+
+    count = total - (length(total) - total)
+    assert length(count) == total
+    return bytes(count)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+async def test_at_the_inline_limit(narrow: Fleet, off: int) -> None:
+    """The limits count the whole frame, a long name included."""
+    await narrow.worker(max_workers=1)
+    for limit in (200_000, 8 << 20):  # the option's, and where that is larger the server's
+        pool = narrow.caller(inline_limit=limit, timeout=10)
+        data = framed(min(limit, 1 << 20) + off)
+        assert await pool.submit(jobs.take_bytes, data) == len(data)
+        assert transfer_of(pool).line.opened == (off > 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+async def test_results_at_the_limit(narrow: Fleet, off: int) -> None:
+    await narrow.worker(max_workers=1, inline_limit=8 << 20)
+    pool = narrow.caller(timeout=10)
+    value = bytes(1_000_000)
+    overhead = sum(map(size, value_reply(Frame(FrameKind.CALL), value, 0.0))) - len(value)
+    count = (1 << 20) - overhead + off
+    assert await pool.submit(jobs.give_bytes, count) == bytes(count)
+    assert transfer_of(pool).line.opened == (off > 0)
+
+
+async def test_any_order_of_items(narrow: Fleet) -> None:
+    await narrow.worker(max_workers=1)
+    pool = narrow.caller(timeout=20)
+    sizes = [10, 3_000_000, 10, 5_000_000, 2_000_000, 10, 70_000] * 4
+    found = [(b[0], len(b)) async for b in pool(jobs.mixed_items).stream(sizes)]
+    assert found == [(number, size) for number, size in enumerate(sizes)]
+
+
+async def test_the_caller_frees_what_it_kept(narrow: Fleet) -> None:
+    await narrow.worker()
+    pool = narrow.caller(timeout=10)
+    datas = [os.urandom(2_000_000 + n) for n in range(6)]
+    assert await asyncio.gather(*(pool(jobs.echo_note)(os.devnull, d) for d in datas)) == datas
+    assert kept(pool) == 0
+
+
+def shared_memory(worker: Worker) -> int:
+    """Anonymous files that the worker's processes hold or map."""
+    found = 0
+    for pid in family(worker.process.pid):
+        with contextlib.suppress(OSError):
+            found += Path(f"/proc/{pid}/maps").read_text().count("memfd:genro-nats")
+            found += sum("memfd:genro-nats" in str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+async def test_the_worker_frees_what_it_held(narrow: Fleet, notes: Notes) -> None:
+    worker = await narrow.worker()
+    pool = narrow.caller(timeout=10)
+    data = os.urandom(1 << 20) * 20
+    assert await pool.submit(jobs.echo_note, notes.path, data) == data
+    await until(lambda: shared_memory(worker) == 0, 1.5)  # by its acknowledgement, not by what comes later
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: held.left < 0)
+    assert shared_memory(worker) > 0
+    call.cancel()
+    await until(lambda: shared_memory(worker) == 0, 3)
+    held.open.set()
+    held.left = 10**6
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: transfer_of(pool)._puller._pulls)
+    call.cancel()
+    await until(lambda: shared_memory(worker) == 0, 3)
+
+
+async def test_cancelled_while_its_arguments_are_pulled(shared_fleet: Fleet, notes: Notes) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
+    await until(lambda: held.left < 0)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert kept(pool) == 0
+    held.open.set()
+    held.left = 10**6
+    # The worker has room, and never ran it.
+    assert await asyncio.wait_for(pool.submit(jobs.note_bytes, notes.path, bytes(3_000_000)), 5) == 3_000_000
+    assert notes.lines() == ["3000000"]
+
+
+async def test_the_deadline_passes_while_its_arguments_are_pulled(shared_fleet: Fleet, notes: Notes) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    with pytest.raises(CallTimeoutError):
+        await pool(timeout=0.5)(jobs.note_bytes)(notes.path, bytes(LARGE))
+    held.open.set()
+    held.left = 10**6
+    assert await asyncio.wait_for(pool.submit(jobs.note_bytes, notes.path, bytes(3_000_000)), 5) == 3_000_000
+    assert notes.lines() == ["3000000"]
+
+
+async def test_the_time_left_counts_from_the_call_not_from_its_arguments(shared_fleet: Fleet) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool(timeout=5)(jobs.remaining_of)(bytes(LARGE)))
+    await until(lambda: held.left < 0)
+    await asyncio.sleep(1)
+    held.open.set()
+    assert 2 < await call < 4.05
+
+
+async def test_a_worker_lost_before_it_had_the_arguments(shared_fleet: Fleet, notes: Notes) -> None:
+    """It can't have started the call, so another one gets it."""
+    first = await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller(timeout=30)
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
+    await until(lambda: held.left < 0)
+    first.signal(signal.SIGKILL)
+    await first.ended()
+    await shared_fleet.worker(max_workers=1)
+    held.open.set()
+    held.left = 10**6
+    assert await asyncio.wait_for(call, 12) == LARGE
+    assert notes.lines() == [str(LARGE)]
+
+
+async def test_a_worker_lost_while_its_result_is_pulled(shared_fleet: Fleet, notes: Notes) -> None:
+    worker = await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.start()
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, bytes(400_000_000)))
+    await until(lambda: transfer_of(pool)._puller._pulls, 20)
+    worker.signal(signal.SIGKILL)
+    with pytest.raises(WorkerLostError, match="which has run it"):
+        await asyncio.wait_for(call, 12)
+    assert notes.counts() == {"echo": 1}
+    assert not transfer_of(pool)._puller._pulls
+
+
+async def test_a_worker_stays_until_its_results_are_pulled(shared_fleet: Fleet, notes: Notes) -> None:
+    worker = await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.start()
+    data = os.urandom(1 << 20) * 400
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: transfer_of(pool)._puller._pulls, 20)
+    worker.signal(signal.SIGTERM)
+    assert await asyncio.wait_for(call, 20) == data
+    assert await worker.ended() == 0
+    assert worker.count("worker.drained") == 1
+
+
+async def test_a_draining_worker_hands_on_what_it_pulls(shared_fleet: Fleet, notes: Notes) -> None:
+    first = await shared_fleet.worker(max_workers=1, drain_timeout=0.3)
+    pool = shared_fleet.caller(timeout=20)
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
+    await until(lambda: held.left < 0)
+    second = asyncio.create_task(shared_fleet.worker(max_workers=1))
+    first.signal(signal.SIGTERM)
+    await first.ended()
+    await second
+    held.open.set()
+    held.left = 10**6
+    assert await asyncio.wait_for(call, 10) == LARGE
+    assert notes.lines() == [str(LARGE)]
+
+
+async def test_over_a_restart_of_the_server(fleet: Fleet, notes: Notes) -> None:
+    await fleet.worker(max_workers=1)
+    pool = fleet.caller(timeout=30)
+    data = os.urandom(1 << 20) * 20
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 8)
+    call = asyncio.create_task(pool.submit(jobs.echo_note, notes.path, data))
+    await until(lambda: held.left < 0)
+    fleet.server.kill()
+    await asyncio.to_thread(fleet.server.restart)
+    held.open.set()
+    held.left = 10**6
+    assert await asyncio.wait_for(call, 20) == data
+    assert notes.counts() == {"echo": 1}
+
+
+async def test_a_large_result_over_an_outage(fleet: Fleet, notes: Notes) -> None:
+    """Made while nobody can hear of it, it is announced again."""
+    await fleet.worker(max_workers=1)
+    pool = fleet.caller(timeout=30)
+    call = asyncio.create_task(pool.submit(jobs.late_bytes, notes.path, 0.5, LARGE))
+    await notes.wait()
+    fleet.server.kill()
+    await asyncio.sleep(0.8)
+    await asyncio.to_thread(fleet.server.restart)
+    assert len(await asyncio.wait_for(call, 15)) == LARGE
+    assert notes.most() == 1
+
+
+async def publish_call(pool: NatsExecutor, data: bytes, id: bytes) -> Frame:
+    """Publish a hand-made call; what the worker answers."""
+    engine: Any = pool._home.engine  # type: ignore[union-attr]
+    answered: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+    inbox = f"stranger.{os.urandom(4).hex()}"
+
+    def heard(message: Any) -> None:
+        frame = decode(message.data)[0]
+        if frame.kind == FrameKind.ERROR and not answered.done():
+            answered.set_result(frame)
+
+    await engine._connection.subscribe(f"{inbox}.*", heard)
+    subject = pool_subjects(pool.options.prefix, "faults").call
+    await engine._connection.publish(subject, data, f"{inbox}.{id.hex()}")
+    return await asyncio.wait_for(answered, 8)
+
+
+@pytest.mark.parametrize(
+    ("reference", "error"),
+    [
+        (Reference(bytes(16), 1 << 62, "{prefix}.bulk.x.owner"), "PayloadTooLargeError"),
+        (Reference(bytes(16), 5_000_000, "{prefix}.bulk.nobody.owner"), "ConnectionLostError"),
+        (Reference(bytes(16), 5_000_000, "{prefix}.control.faults"), "DecodeError"),
+        (Reference(bytes(16), 5_000_000, "{own}"), "ExecutorError"),
+    ],
+    ids=["absurd", "nobody", "foreign", "missing"],
+)
+async def test_hostile_references(shared_fleet: Fleet, reference: Reference, error: str) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    subject = reference.owner.format(prefix=shared_fleet.prefix, own=transfer_of(pool).line.owner_subject)
+    id = new_id()
+    start = encode(Frame(FrameKind.CALL, id, b"tests.faults.jobs:pid"))
+    frame = await publish_call(pool, refer(start, reference._replace(owner=subject)), id)
+    assert frame.name.decode().endswith(error)
+    assert await pool.submit(jobs.take_bytes, bytes(2_000_000)) == 2_000_000
+
+
+@pytest.mark.parametrize("change", ["id", "name", "flags", "kind", "garbage", "nested"])
+async def test_a_payload_that_is_not_what_was_announced(shared_fleet: Fleet, change: str) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller()
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    id = new_id()
+    body = pickle.dumps(((), {}), 5)  # a call that would run, were it not for the difference
+    told = Frame(FrameKind.CALL, id, b"tests.faults.jobs:pid", body=body, buffers=[bytes(2_000_000)])
+    start = encode(told)
+    if change == "id":
+        told.id = new_id()
+    elif change == "name":
+        told.name = b"tests.faults.jobs:segfault"
+    elif change == "flags":
+        told.flags = Flag.STREAM
+    elif change == "kind":
+        told.kind = FrameKind.REPLY
+    elif change == "nested":
+        told.flags, told.kind = Flag.REFERRED, FrameKind.ERROR
+    data = os.urandom(2_000_000) if change == "garbage" else encode(told)
+    reference = transfer_of(pool).owner.offer([data])
+    frame = await publish_call(pool, refer(start, reference), id)
+    assert frame.name.decode().endswith("DecodeError")
+    assert len(start) > HEADER_SIZE
+    assert await pool.submit(jobs.take_bytes, b"abc") == 3
