@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from genro_nats.codec.frame import Buffer
+from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
-from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.jetstream import STORE_FAILED, JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
 __all__ = ["StateStore"]
+
+_LARGE: Final = 1 << 20  # bytes; smaller ones are refused because the stream is full
 
 
 class StateStore:
@@ -32,15 +37,25 @@ class StateStore:
 
         Raises:
             SequenceConflictError: somebody else stored one meanwhile.
+            PayloadTooLargeError: more than the server or the stream takes.
             TransportError: unknown whether it was stored.
         """
-        ack = await self._publisher.publish(
-            self._subjects.state(id),
-            pack(record, outcome),
-            msg_id=None,
-            expected_last_subject_sequence=expected,
-            ttl=ttl,
-        )
+        data = pack(record, outcome)
+        try:
+            ack = await self._publisher.publish(
+                self._subjects.state(id),
+                data,
+                msg_id=None,
+                expected_last_subject_sequence=expected,
+                ttl=ttl,
+            )
+        except StreamError as error:
+            if error.code != STORE_FAILED or len(outcome) < _LARGE:
+                raise
+            raise PayloadTooLargeError(
+                f"A state with an outcome of {len(outcome):,} bytes; the stream refused it: {error}",
+                size=len(data),
+            ) from error
         return ack.seq
 
     async def note(self, room: str, what: str, id: str, data: Buffer = b"", ttl: float | None = None) -> None:

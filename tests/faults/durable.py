@@ -12,8 +12,9 @@ from typing import Any
 
 from genro_nats import NatsExecutor
 from genro_nats.config import PoolOptions
+from genro_nats.errors import DecodeError
 from genro_nats.message import new_id
-from genro_nats.tasks.record import Record, unpack
+from genro_nats.tasks.record import Record, Stored
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
 from genro_nats.transport.address import Address
@@ -47,8 +48,8 @@ class Ledger:
     def heard(self, message: Message) -> None:
         id = from_token(message.subject.rpartition(".")[2])
         try:
-            record, _ = unpack(message.data)
-        except Exception:
+            record = Stored(message.data, 0).record
+        except DecodeError:
             return
         self.history[id].append(record)
         if record.state.settled:

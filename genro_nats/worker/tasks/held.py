@@ -25,6 +25,7 @@ from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import (
     CallTimeoutError,
+    DecodeError,
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
@@ -97,8 +98,13 @@ class HeldTask:
 
     async def serve(self) -> None:
         """From delivery to settlement. Raises SequenceConflictError if somebody else holds it now."""
-        if self.solo:
-            await self._look()
+        try:
+            if self.solo:
+                await self._look()
+        except DecodeError as error:
+            self._seq = error.seq
+            await self._end(self._base(0), TaskState.FAILED, str(error))
+            return
         verdict = meet(
             self._record,
             now=self._service.now(),
