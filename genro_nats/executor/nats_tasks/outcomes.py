@@ -191,8 +191,11 @@ class Outcomes:
         if id not in self._entries and id not in self._expected:
             return
         seq = message.headers.get("Nats-Sequence", "0")
+        self._read(id, message.data, int(seq) if seq.isdigit() else 0)
+
+    def _read(self, id: str, data: bytes, seq: int) -> None:
         try:
-            self._tell(id, Stored(message.data, int(seq) if seq.isdigit() else 0))
+            self._tell(id, Stored(data, seq))
         except DecodeError as error:
             log.warning("task %s: %s", id, error)
 
@@ -246,7 +249,7 @@ class Outcomes:
             log.warning("states of tasks could not be read after an outage: %s", error)
             return
         for subject, message in found.items():
-            self._tell(wanted[subject], Stored(message.data, message.seq))
+            self._read(wanted[subject], message.data, message.seq)
 
 
 def _fail(waiter: asyncio.Future[Stored], error: Exception) -> None:
