@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from genro_nats.tasks.record import Record
-from genro_nats.tasks.retry import GiveUp, after_death
+from genro_nats.tasks.retry import MAX_DELAY, GiveUp, after_death
 from genro_nats.tasks.status import TaskState
 
 __all__ = ["Drop", "Run", "Settle", "Wait", "meet"]
@@ -65,5 +65,5 @@ def meet(
         if isinstance(verdict, GiveUp):
             return Settle(TaskState.FAILED, verdict.reason, deaths)
     if record.state is TaskState.SCHEDULED and (record.next_retry_at or 0.0) > now + 0.05:
-        return Wait((record.next_retry_at or 0.0) - now)
+        return Wait(min((record.next_retry_at or 0.0) - now, MAX_DELAY))
     return Run(deaths)

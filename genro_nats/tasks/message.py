@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import Any, Final
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head, check, decode, encode, name_of
 from genro_nats.errors import ConfigurationError, DecodeError
-from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, MAX_ID, TaskOptions
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import RetryPolicy
 
@@ -21,6 +22,7 @@ __all__ = ["TaskMessage", "for_attempt", "meta_of", "read_message"]
 
 _POLICY: Final = ("retries", "backoff", "factor", "max_backoff", "retry_on", "give_up_on")
 _NO_POLICY: Final = RetryPolicy()
+_RUN: Final = 32  # bytes by which the id of a schedule's run may be longer than one that was stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +94,13 @@ def read_message(data: Buffer) -> TaskMessage:
         facts = meta.get("task", {})
         policy = {key: _listed(facts[key]) for key in _POLICY if key in facts}
         return TaskMessage(
-            _text(meta["id"]),
+            _id(meta["id"]),
             name.decode(),
             data,
             head,
             RetryPolicy(**policy) if policy else _NO_POLICY,
-            _number(facts.get("expires")),
-            _number(facts.get("ttl")) or DEFAULT_RESULT_TTL,
+            _positive(facts.get("expires")),
+            _positive(facts.get("ttl")) or DEFAULT_RESULT_TTL,
             facts.get("keep", True) is not False,
             _number(facts.get("created")),
         )
@@ -130,7 +132,21 @@ def _listed(value: Any) -> Any:
 def _number(value: Any) -> Any:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise TypeError(f"{value!r} is no number")
+    if value is not None and not isfinite(value):
+        raise ValueError(f"{value!r} is not finite")
     return value
+
+
+def _positive(value: Any) -> Any:
+    if _number(value) is not None and value <= 0:
+        raise ValueError(f"{value!r} is no duration")
+    return value
+
+
+def _id(value: Any) -> str:
+    if not 0 < len(_text(value).encode()) <= MAX_ID + _RUN:
+        raise ValueError("an id of no or too many bytes")
+    return str(value)
 
 
 def _text(value: Any) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from math import isfinite
 from operator import attrgetter
 from typing import Any, Final
 
@@ -112,7 +113,7 @@ class Stored:
     """A stored record and its sequence, which the next writer has to name. Facts are read when asked for.
 
     Raises:
-        DecodeError: these bytes are no record; also from ``record``.
+        DecodeError: these bytes are no record; also from ``record``. Fields: ``seq``.
     """
 
     __slots__ = ("_data", "_end", "_record", "keep", "seq", "state")
@@ -122,7 +123,7 @@ class Stored:
             code, self.keep, length = _HEAD.unpack_from(data)
             self.state = _STATES[code]
         except (struct.error, IndexError) as error:
-            raise DecodeError(f"A task's state that can't be read: {error!r}") from error
+            raise DecodeError(f"A task's state that can't be read: {error!r}", seq=seq) from error
         self._data = memoryview(data)
         self._end = _HEAD.size + length
         self._record: Record | None = None
@@ -137,7 +138,7 @@ class Stored:
     def record(self) -> Record:
         """The facts."""
         if self._record is None:
-            self._record = _unpack(self._data[_HEAD.size : self._end], self.state, bool(self.keep))
+            self._record = _unpack(self._data[_HEAD.size : self._end], self.seq, self.state, bool(self.keep))
         return self._record
 
     @property
@@ -146,16 +147,16 @@ class Stored:
         return self._data[self._end :]
 
 
-def _unpack(data: memoryview, state: TaskState, keep: bool) -> Record:
+def _unpack(data: memoryview, seq: int, state: TaskState, keep: bool) -> Record:
     try:
         facts = json.loads(str(data, "utf-8"))
         known = {name: _checked(name, value) for name, value in facts.items() if name in _NAMES}
         return Record(**{**known, "state": state, "keep": keep})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DecodeError(f"A task's state that can't be read: {error!r}") from error
+        raise DecodeError(f"A task's state that can't be read: {error!r}", seq=seq) from error
 
 
 def _checked(name: str, value: Any) -> Any:
-    if not isinstance(value, _TYPES.get(name, (str,))):
+    if not isinstance(value, _TYPES.get(name, (str,))) or (type(value) is float and not isfinite(value)):
         raise TypeError(f"{name}={value!r}")
     return value

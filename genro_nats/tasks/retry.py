@@ -14,9 +14,19 @@ from typing import Final
 
 from genro_nats.errors import ConfigurationError
 
-__all__ = ["MAX_DEATHS", "GiveUp", "RetryAfter", "RetryPolicy", "after_death", "after_failure", "type_names"]
+__all__ = [
+    "MAX_DEATHS",
+    "MAX_DELAY",
+    "GiveUp",
+    "RetryAfter",
+    "RetryPolicy",
+    "after_death",
+    "after_failure",
+    "type_names",
+]
 
 MAX_DEATHS: Final = 3
+MAX_DELAY: Final = 366 * 86_400.0  # seconds; what is asked to wait longer is tried after this
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +97,13 @@ def after_failure(
         tries = "1 attempt" if attempt == 1 else f"{attempt} attempts"
         return GiveUp(f"failed after {tries}")
     if asked is not None:
-        return RetryAfter(max(0.0, asked))
+        return RetryAfter(min(max(0.0, asked), MAX_DELAY))
     refused = next((name for name in policy.give_up_on if name in error_types), None)
     if refused is not None:
         return GiveUp(f"{refused} is not tried again (give_up_on)")
     if policy.retry_on and not any(name in error_types for name in policy.retry_on):
         return GiveUp("the exception is none of retry_on")
-    return RetryAfter(policy.ceiling(attempt) * draw)
+    return RetryAfter(min(policy.ceiling(attempt) * draw, MAX_DELAY))
 
 
 def after_death(deaths: int) -> RetryAfter | GiveUp:

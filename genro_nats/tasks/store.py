@@ -6,14 +6,17 @@ import asyncio
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
+from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
-from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.nats import Message, header_block
+from genro_nats.transport.jetstream import STORE_FAILED, JetStream
+from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
 __all__ = ["StateStore"]
+
+_LARGE: Final = 1 << 20  # bytes; smaller ones are refused because the stream is full
 
 
 _TIMEOUT: Final = 3.0  # seconds for one attempt
@@ -41,21 +44,31 @@ class StateStore:
 
         Raises:
             SequenceConflictError: somebody else stored one meanwhile.
+            PayloadTooLargeError: more than the server or the stream takes.
             TransportError: unknown whether it was stored.
         """
-        ack = await self._publisher.publish(
-            self._subjects.state(id),
-            pack(record, outcome),
-            msg_id=None,
-            expected_last_subject_sequence=expected,
-            ttl=ttl,
-        )
+        data = pack(record, outcome)
+        try:
+            ack = await self._publisher.publish(
+                self._subjects.state(id),
+                data,
+                msg_id=None,
+                expected_last_subject_sequence=expected,
+                ttl=ttl,
+            )
+        except StreamError as error:
+            if error.code != STORE_FAILED or len(outcome) < _LARGE:
+                raise
+            raise PayloadTooLargeError(
+                f"A state with an outcome of {len(outcome):,} bytes; the stream refused it: {error}",
+                size=len(data),
+            ) from error
         return ack.seq
 
-    def post(self, id: str, data: bytes, ttl: float, *, linger: bool) -> asyncio.Future[Message] | None:
+    def post(self, id: str, data: bytes, ttl: float, when: When) -> asyncio.Future[Message] | None:
         """Begin to store a packed state that is the first of its task; None: ``save_packed`` has to.
 
-        ``linger``: as ``Connection.post``. Raises ConnectionLostError.
+        ``when``: as ``Connection.post``. Raises ConnectionLostError.
         """
         block = self._blocks.get(ttl)
         if block is None:
@@ -64,7 +77,7 @@ class StateStore:
             if len(self._blocks) < _BLOCKS:
                 self._blocks[ttl] = block
         subject = self._subjects.state(id)
-        request = self._js.requester.post(subject, data, block, _TIMEOUT, linger=linger)
+        request = self._js.requester.post(subject, data, block, _TIMEOUT, when)
         return None if request is None else request.reply
 
     async def save_packed(self, id: str, data: bytes, ttl: float) -> None:

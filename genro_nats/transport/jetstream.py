@@ -16,7 +16,7 @@ from genro_nats.errors import ConnectionLostError, ServerTooOldError, StreamErro
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.requests import Requester
 
-__all__ = ["API", "PATIENCE", "JetStream", "answer", "refusal"]
+__all__ = ["API", "PATIENCE", "STORE_FAILED", "JetStream", "answer", "refusal"]
 
 API: Final = "$JS.API."
 PATIENCE: Final = 10.0  # seconds; a killed leader is replaced in about five
@@ -24,7 +24,9 @@ _API_TIMEOUT: Final = 5.0  # seconds for one attempt
 _PAUSE: Final = (0.02, 0.5)  # seconds between attempts, first and longest
 _AWAY: Final = (429, 503)  # the server's codes for "not now"
 _NOBODY: Final = "no such stream, its leader is away, or the server runs without JetStream"
-_STORE_FAILED: Final = 10077  # a 503 too, but the stream is full: waiting does not help
+STORE_FAILED: Final = (
+    10077  # a 503 too, but the message is too large or the stream full: waiting does not help
+)
 
 T = TypeVar("T")
 
@@ -117,7 +119,7 @@ def refusal(message: Message, subject: str) -> StreamError | StreamUnavailableEr
 
 
 def _error(subject: str, status: int, code: int, text: str) -> StreamError | StreamUnavailableError:
-    if status in _AWAY and code != _STORE_FAILED:
+    if status in _AWAY and code != STORE_FAILED:
         return StreamUnavailableError(f"JetStream is away on {subject}: {text} ({status}).", subject=subject)
     return StreamError(
         f"JetStream refused {subject}: {text} ({status}, err_code {code}).", code=code, subject=subject

@@ -12,6 +12,7 @@ from typing import Any
 
 from genro_nats import NatsExecutor
 from genro_nats.config import PoolOptions
+from genro_nats.errors import DecodeError
 from genro_nats.message import new_id
 from genro_nats.tasks.record import Record, Stored
 from genro_nats.tasks.store import StateStore
@@ -48,7 +49,7 @@ class Ledger:
         id = from_token(message.subject.rpartition(".")[2])
         try:
             record = Stored(message.data, 0).record
-        except Exception:
+        except DecodeError:
             return
         self.history[id].append(record)
         if record.state.settled:

@@ -38,6 +38,12 @@ class Graves:
         if found is None:
             raise TaskNotFoundError(f"There is no dead letter {id!r}.", task_id=id)
         _, subject, data = unpack_letter(found.data)
+        if not data:
+            raise TaskError(
+                f"The dead letter {id!r} holds no call that could be replayed: it was too large to be kept with its "
+                "facts. Enqueue it anew.",
+                task_id=id,
+            )
         fresh = (self._owner + new_id().hex())[: 2 * OWNER]
         try:
             frame, _ = decode(data)

@@ -107,8 +107,8 @@ class Lookup:
                 yield status
         if state is None or state is TaskState.COMPLETED:
             async for page in self._pages(self._subjects.states_stream, self._subjects.of("state", ">")):
-                for message in page:
-                    yield _recorded(message)
+                for status in filter(None, map(_recorded, page)):
+                    yield status
 
     async def _queued(self, phase: str) -> AsyncIterator[TaskStatus]:
         """Tasks on the queue, with what is stored of those that began."""
@@ -129,8 +129,7 @@ class Lookup:
     async def _states(self, ids: list[str]) -> dict[str, TaskStatus]:
         subjects = [self._subjects.state(id) for id in ids]
         found = await multi_last(self._js, self._subjects.states_stream, subjects)
-        statuses = [_recorded(message) for message in found.values()]
-        return {status.id: status for status in statuses}
+        return {status.id: status for status in filter(None, map(_recorded, found.values()))}
 
     async def _pages(self, stream: str, subject: str) -> AsyncIterator[list[StoredMessage]]:
         seq = 1
@@ -151,8 +150,11 @@ def read_progress(frame: bytes) -> ProgressUpdate | None:
         return None
 
 
-def _recorded(message: StoredMessage) -> TaskStatus:
-    record = Stored(message.data, message.seq).record
+def _recorded(message: StoredMessage) -> TaskStatus | None:
+    try:
+        record = Stored(message.data, message.seq).record
+    except DecodeError:
+        return None  # one that can't be read hides no other
     return record.status(from_token(message.subject.rpartition(".")[2]))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from genro_nats.errors import SequenceConflictError
+from genro_nats.errors import DecodeError, SequenceConflictError
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
@@ -139,6 +139,9 @@ class Asks:
                 await self._forget(id)
         except SequenceConflictError:
             log.debug("task %s moved on while it was asked to %s", id, verb)
+        except DecodeError as error:
+            # Who is given its message settles it.
+            log.warning("task %s was asked to %s: %s", id, verb, error)
 
     async def _cancel_waiting(self, id: str) -> None:
         """Settle a task that nobody runs. One that runs is ended by who holds it."""

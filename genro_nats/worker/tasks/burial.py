@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from genro_nats.codec.frame import Buffer
+from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import pack_letter
 from genro_nats.tasks.message import TaskMessage
 from genro_nats.tasks.record import Record
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.direct import purge_subject
-from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.jetstream import STORE_FAILED, JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.subjects import TaskSubjects, token
 
@@ -50,4 +51,10 @@ class Burial:
 
     async def _store(self, letter: DeadLetter, subject: str, data: Buffer) -> None:
         where = self._subjects.of("dead", token(letter.id))
-        await self._publisher.publish(where, pack_letter(letter, subject, data), msg_id=None)
+        try:
+            await self._publisher.publish(where, pack_letter(letter, subject, data), msg_id=None)
+        except (PayloadTooLargeError, StreamError) as error:
+            if isinstance(error, StreamError) and error.code != STORE_FAILED:
+                raise
+            # The message took all that the server takes: better its facts alone than its coming for ever.
+            await self._publisher.publish(where, pack_letter(letter, subject, b""), msg_id=None)

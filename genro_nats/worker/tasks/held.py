@@ -29,6 +29,7 @@ from genro_nats.codec.functions import label
 from genro_nats.errors import (
     CallTimeoutError,
     ConnectionLostError,
+    DecodeError,
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
@@ -102,8 +103,13 @@ class HeldTask:
 
     async def serve(self) -> None:
         """From delivery to settlement. Raises SequenceConflictError if somebody else holds it now."""
-        if self.solo:
-            await self._look()
+        try:
+            if self.solo:
+                await self._look()
+        except DecodeError as error:
+            self._seq = error.seq
+            await self._end(self._base(0), TaskState.FAILED, str(error))
+            return
         verdict = meet(
             self._record,
             now=self._service.now(),
@@ -237,21 +243,25 @@ class HeldTask:
         self._fill(claim, TaskState.COMPLETED, "", "")
         data = pack(claim, ended.frame)
         try:
-            storing = self._service.store.post(self.task.id, data, self.task.ttl, linger=self._service.many)
+            storing = self._service.store.post(self.task.id, data, self.task.ttl, self._service.when)
         except ExecutorError:
             storing = None
         if storing is None:
             self._service.resume(self, self._resume(claim, ended))
         else:
-            storing.add_done_callback(partial(self._stored_quick, data))
+            storing.add_done_callback(partial(self._stored_quick, claim, ended, data))
 
-    def _stored_quick(self, data: bytes, storing: asyncio.Future[Message]) -> None:
-        gone = storing.cancelled() or storing.exception() is not None
-        if gone or storing.result().status or b'"error"' in storing.result().data:
+    def _stored_quick(
+        self, claim: Record, ended: Ended, data: bytes, storing: asyncio.Future[Message]
+    ) -> None:
+        if storing.cancelled() or storing.exception() is not None or storing.result().status:
             self._service.resume(self, self._store_again(data))
             return
+        if b'"error"' in storing.result().data:  # refused; the usual way knows what to do
+            self._service.resume(self, self._resume(claim, ended))
+            return
         with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
-            self.delivery.ack_soon(linger=self._service.many)
+            self.delivery.ack_now(self._service.when)
         self._service.count(TaskState.COMPLETED)
         self._service.left(self)
 
