@@ -26,7 +26,7 @@ from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
-from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.delivery import Delivery, DeliveryInfo
 from genro_nats.transport.direct import next_message
 from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
@@ -44,6 +44,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
+_CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted any more goes back when it comes
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
@@ -79,7 +80,8 @@ class TaskService:
         self._adjusting: asyncio.Handle | None = None
         self._short = False  # the last task was
         self._last_looked_up: asyncio.Future[None] | None = None
-        self._crowded = False  # others waited behind the last one
+        self._uncrowding: asyncio.TimerHandle | None = None
+        self._crowded_until = 0.0  # others waited behind one that was taken not long before
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
         self._claiming: asyncio.TimerHandle | None = None
@@ -132,7 +134,7 @@ class TaskService:
             await self._intake.aclose()
         await self._asks.aclose()
         await self._clock.aclose()
-        for timer in (self._claiming, self._adjusting):
+        for timer in (self._claiming, self._adjusting, self._uncrowding):
             if timer is not None:
                 timer.cancel()
         for task in list(self._running):
@@ -158,7 +160,9 @@ class TaskService:
 
     def _taken(self, delivery: Delivery) -> None:
         if not self._begun_quick(delivery):
-            self._spawn(self._serve(delivery))
+            # From now on those behind it wait for it to begin.
+            before, self._last_looked_up = self._last_looked_up, self._loop.create_future()
+            self._spawn(self._serve(delivery, before, self._last_looked_up))
 
     def _begun_quick(self, delivery: Delivery) -> bool:
         """Begin a task in the short way; False: it has to go the usual one."""
@@ -174,28 +178,41 @@ class TaskService:
             return False
         if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
             return False
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         held = HeldTask(self, task, delivery, solo=False)
         self._enter(held)
         held.begin_quick()
         self.adjust()
         return True
 
-    async def _serve(self, delivery: Delivery) -> None:
+    async def _serve(
+        self, delivery: Delivery, before: asyncio.Future[None] | None, begun: asyncio.Future[None]
+    ) -> None:
         try:
             held = await self._received(delivery)
             if held is not None:
+                held.before, held.begun = before, begun
                 await self._hold(held)
         except SequenceConflictError:
             pass  # somebody else has it, and settles it
         except TransportError as error:
             self._events("task.adrift", subject=delivery.subject, error=str(error))
         finally:
+            if not begun.done():
+                begun.set_result(None)
             self.adjust()
+
+    def _uncrowd(self) -> None:
+        self._uncrowding = None
+        self.adjust()
+
+    def _look_behind(self, info: DeliveryInfo) -> None:
+        if info.pending > 0:
+            self._crowded_until = self._loop.time() + _CROWDED
 
     async def _received(self, delivery: Delivery) -> HeldTask | None:
         info = delivery.info
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError as error:
@@ -224,13 +241,9 @@ class TaskService:
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
         held.cancelled = held.task.id in self._asks.cancelled
-        held.before = self._last_looked_up
-        if held.solo:
-            held.begun = self._last_looked_up = self._loop.create_future()
         try:
             await held.serve()
         finally:
-            held.pass_on()
             self.left(held)
 
     def _enter(self, held: HeldTask) -> None:
@@ -295,7 +308,12 @@ class TaskService:
         if self._intake is None:
             return
         waiting = sum(held.work is None for held in self._held.values())
-        room = max(0, self.children.room(self._short and self._crowded) - waiting)
+        now = self._loop.time()
+        ahead = self._short and now < self._crowded_until
+        if ahead and self._uncrowding is None:
+            self._uncrowding = self._loop.call_later(_CROWDED, self._uncrowd)
+        self._intake.waiting = max(1, self.children.slots)  # what comes ahead is asked for when it is there
+        room = max(0, self.children.room(ahead) - waiting)
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 
