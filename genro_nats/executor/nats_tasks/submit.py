@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Final
@@ -105,7 +106,7 @@ class Submitter:
         publication = await self._publication(request)
         self._outcomes.expect(request.id)
         try:
-            existing = await self._store_once(publication)
+            existing = await self._store_once(request, publication)
         except BaseException:
             self._outcomes.unexpect(request.id)
             raise
@@ -113,11 +114,14 @@ class Submitter:
             self._outcomes.unexpect(request.id)
         return existing or request.id
 
-    async def _store_once(self, publication: Publication) -> str | None:
+    async def _store_once(self, request: TaskRequest, publication: Publication) -> str | None:
         """Store it, unless its key or id is taken: then the id of the task that has it."""
         for attempt in range(_ATTEMPTS):
             try:
-                await self._publisher.publish_one(publication)
+                ack = await self._publisher.publish_one(publication)
+                if ack.duplicate and not await self._is_there(request):
+                    # One with this id was settled and forgotten, and the server still remembers the id.
+                    await self._publisher.publish_one(replace(publication, msg_id=""))
                 return None
             except SequenceConflictError:
                 existing = await self._existing(publication)
@@ -125,7 +129,16 @@ class Submitter:
                 return existing
             # Settled, and not yet off the queue: a moment, or a lease if its worker died in that moment.
             await asyncio.sleep(backoff(attempt, *_PAUSE_FOR_KEY))
-        raise TaskError(f"The key or id of {publication.msg_id} is held by a settled task: try again.")
+        raise TaskError(f"The key or id of {request.id} is held by a settled task: try again.")
+
+    async def _is_there(self, request: TaskRequest) -> bool:
+        """Is the task known, one way or another? Others than those with an id of somebody's own always are."""
+        if request.options.id is None or await self._store.load(request.id) is not None:
+            return True
+        where = self._subjects.of("task", "*", "*", "*", token(request.id))
+        if await get_last(self._js, self._subjects.tasks_stream, where) is not None:
+            return True
+        return await self._store.load(request.id) is not None  # it may have ended between the two looks
 
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         """Store many, pipelined; those that have to be looked at one by one are stored so."""
@@ -184,7 +197,7 @@ class Submitter:
             else subjects.task(options.priority, options.key, request.id, later=True),
             data,
             headers,
-            request.id,
+            token(request.id),  # a header would lose spaces at its ends
             0 if guard else None,
             guard,
         )

@@ -35,6 +35,7 @@ _REMEMBERED: Final = 100_000  # ids of cancelled tasks
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 0.1  # seconds between two looks whether an acknowledgement has come through
 _AT_START: Final = 10_000  # requests carried out at the start
+_SLACK: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
 
 
 class Asks:
@@ -55,7 +56,7 @@ class Asks:
         self._now = now
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
-        self.cancelled: OrderedDict[str, None] = OrderedDict()
+        self._cancelled: OrderedDict[str, float] = OrderedDict()  # by id: when that was asked
 
     async def start(self) -> None:
         """Hear requests from now on, and carry out those that are stored."""
@@ -90,9 +91,9 @@ class Asks:
             self._js, self._subjects.states_stream, self._subjects.of("ask", ">"), limit=_AT_START
         )
         asked = [self._read(message.subject) for message in stored]
-        for verb, id in asked:
+        for (verb, id), message in zip(asked, stored, strict=True):
             if verb == "cancel":
-                self._cancel_here(id)
+                self._cancel_here(id, from_rfc3339(message.time))
         for verb, id in asked:
             await self._carry_out(verb, id)
 
@@ -101,7 +102,7 @@ class Asks:
     def _heard(self, message: Message) -> None:
         verb, id = self._read(message.subject)
         if verb == "cancel":
-            self._cancel_here(id)
+            self._cancel_here(id, self._now())
 
     def _chosen(self, message: Message) -> None:
         self._spawn(self._carry_out(*self._read(message.subject)))
@@ -111,10 +112,17 @@ class Asks:
         *_, verb, _owner, id = subject.split(".")
         return verb, from_token(id)
 
-    def _cancel_here(self, id: str) -> None:
-        self.cancelled[id] = None
-        if len(self.cancelled) > _REMEMBERED:
-            self.cancelled.popitem(last=False)
+    def is_cancelled(self, task: TaskMessage, delivery: Delivery) -> bool:
+        """Was its cancelling asked for? What was asked of an earlier task with its id is not meant for it."""
+        asked_at = self._cancelled.get(task.id)
+        created_at = task.created_at or delivery.info.stored_at
+        return asked_at is not None and created_at <= asked_at + _SLACK
+
+    def _cancel_here(self, id: str, asked_at: float) -> None:
+        self._cancelled[id] = asked_at
+        self._cancelled.move_to_end(id)
+        if len(self._cancelled) > _REMEMBERED:
+            self._cancelled.popitem(last=False)
         held = self._held(id)
         if held is not None:
             held.cancel()

@@ -172,7 +172,7 @@ class TaskService:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError:
             return False
-        if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
+        if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
         self._crowded = info.pending > 0
         held = HeldTask(self, task, delivery, solo=False)
@@ -223,7 +223,7 @@ class TaskService:
 
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
-        held.cancelled = held.task.id in self._asks.cancelled
+        held.cancelled = self._asks.is_cancelled(held.task, held.delivery)
         held.before = self._last_looked_up
         if held.solo:
             held.begun = self._last_looked_up = self._loop.create_future()
