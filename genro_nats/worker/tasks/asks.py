@@ -194,6 +194,8 @@ class Asks:
         )
         await self._store.save(id, settled, expected=seq, ttl=task.ttl)
         await self._store.note("index", TaskState.CANCELLED, id, ttl=task.ttl)
+        if settled.attempts:
+            await self._store.unnote("checkpoint", id)
 
     async def _remove(self, waiting: StoredMessage) -> None:
         """Take a task off the queue, and off the list of those that are due later."""
@@ -209,6 +211,7 @@ class Asks:
                 break
             stream, subject = self._subjects.tasks_stream, stored.record.task
             if not subject or await get_last(self._js, stream, subject) is None:
+                await self._store.unnote("progress", id)
                 await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
                 break
             await asyncio.sleep(_PAUSE)

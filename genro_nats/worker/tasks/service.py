@@ -22,6 +22,7 @@ from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
+from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
@@ -47,7 +48,8 @@ _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has 
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_NOTES: Final = 1000  # progress and checkpoints on their way
+_NOTES: Final = 1000  # progress on its way
+_CHECKPOINT_TTL: Final = 2 * MAX_DELAY  # seconds: any wait for the next attempt; it is dropped with the task
 
 
 class TaskService:
@@ -311,7 +313,9 @@ class TaskService:
 
     def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
         """Store progress or a checkpoint, without waiting for it."""
-        if len(self._running) < _NOTES:
+        if what == "checkpoint":
+            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=_CHECKPOINT_TTL))
+        elif len(self._running) < _NOTES:
             self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
 
     def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
