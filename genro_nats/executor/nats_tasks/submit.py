@@ -47,28 +47,45 @@ class Backlog:
         self._wait = wait
         self._name = name
         self._admitted = 0
+        self._on_way = 0  # admitted, and perhaps not stored yet
+        self._looking = asyncio.Lock()
 
-    async def admit(self) -> None:
-        """Room for one more. Raises ExecutorOverloadError, if the pool does not wait."""
+    async def admit(self, most: int = 1) -> int:
+        """Room for some more, at most so many; each is to be ``landed``.
+
+        Raises ExecutorOverloadError, if the pool does not wait.
+        """
         if self._limit is None:
-            return
+            return most
+        async with self._looking:
+            await self._look(self._limit)
+            taken = min(most, self._admitted)
+            self._admitted -= taken
+            self._on_way += taken
+        return taken
+
+    def landed(self, count: int = 1) -> None:
+        """So many that were admitted are stored, or never will be."""
+        self._on_way -= count
+
+    async def _look(self, limit: int) -> None:
+        """See to it that at least one may come."""
         pause, longest = _PAUSE
         while self._admitted <= 0:
-            waiting = await self._waiting()
-            self._admitted = min(_TOGETHER, self._limit - waiting)
+            waiting = await self._waiting() + self._on_way
+            self._admitted = min(_TOGETHER, limit - waiting)
             if self._admitted > 0:
                 break
             if not self._wait:
                 raise ExecutorOverloadError(
-                    f"Pool '{self._name}' has {waiting:,} tasks waiting; max_queued is {self._limit:,}. "
+                    f"Pool '{self._name}' has {waiting:,} tasks waiting; max_queued is {limit:,}. "
                     "Try again later, start more workers, or raise max_queued.",
                     executor=self._name,
-                    max_queued=self._limit,
+                    max_queued=limit,
                     retry_after=longest,
                 )
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
-        self._admitted -= 1
 
     async def _waiting(self) -> int:
         states = await asyncio.gather(*(consumer_state(self._js, self._stream, level) for level in LEVELS))
@@ -103,6 +120,12 @@ class Submitter:
         if request.options.id is not None and await self._store.load(request.id) is not None:
             return request.id
         await self._backlog.admit()
+        try:
+            return await self._enqueue(request)
+        finally:
+            self._backlog.landed()
+
+    async def _enqueue(self, request: TaskRequest) -> str:
         publication = await self._publication(request)
         self._outcomes.expect(request.id)
         try:
@@ -144,6 +167,19 @@ class Submitter:
         """Store many, pipelined; those that have to be looked at one by one are stored so."""
         if any(request.options.key or request.options.id for request in requests):
             return [await self._caught(request) for request in requests]
+        outcomes: list[str | ExecutorError] = []
+        while left := len(requests) - len(outcomes):
+            try:
+                room = await self._backlog.admit(left)
+            except ExecutorError as error:
+                return [*outcomes, *[error] * left]
+            try:
+                outcomes += await self._together(requests[len(outcomes) : len(outcomes) + room])
+            finally:
+                self._backlog.landed(room)
+        return outcomes
+
+    async def _together(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         publications: list[Publication | ExecutorError] = []
         for request in requests:
             publications.append(await self._prepared(request))
@@ -170,7 +206,6 @@ class Submitter:
 
     async def _prepared(self, request: TaskRequest) -> Publication | ExecutorError:
         try:
-            await self._backlog.admit()
             publication = await self._publication(request)
         except ExecutorError as error:
             return error
