@@ -26,7 +26,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.schedules import at_headers, fired_by, require_delays
 from genro_nats.transport.streams import consumer_state
-from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.subjects import TaskSubjects, from_token, is_schedule, token
 from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Backlog", "Submitter", "run_id"]
@@ -274,6 +274,6 @@ class Submitter:
 def run_id(found: StoredMessage) -> str:
     """The id of the task that a stored message is; a schedule's runs have the time in theirs."""
     id = from_token(found.subject.rpartition(".")[2])
-    if ".schedule." not in fired_by(found.headers):
+    if not is_schedule(fired_by(found.headers)):
         return id
     return f"{id}.{datetime.fromtimestamp(from_rfc3339(found.time), UTC):%Y%m%dT%H%M%SZ}"

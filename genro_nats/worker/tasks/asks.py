@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from genro_nats.errors import DecodeError, SequenceConflictError
+from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
@@ -23,7 +24,7 @@ from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, 
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token
+from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token, is_later, is_schedule
 from genro_nats.transport.times import from_rfc3339
 from genro_nats.worker.tasks.held import HeldTask
 
@@ -52,6 +53,7 @@ class Asks:
         self._js = js
         self._subjects = subjects
         self._store = store
+        self._lookup = Lookup(js, subjects, store)
         self._held = held
         self._now = now
         self._doing: set[asyncio.Task[None]] = set()
@@ -159,7 +161,7 @@ class Asks:
                 break
             if stored is not None and stored.record.state is TaskState.RUNNING:
                 return
-            waiting = await self._waiting(id)
+            waiting = await self._lookup.message(id)
             if waiting is None:
                 break  # it was never there, or has just ended
             try:
@@ -171,12 +173,6 @@ class Asks:
             await self._remove(waiting)
             break
         await self.done("cancel", id)
-
-    async def _waiting(self, id: str) -> StoredMessage | None:
-        from genro_nats.transport.subjects import token
-
-        where = self._subjects.of("task", "*", "*", "*", token(id))
-        return await get_last(self._js, self._subjects.tasks_stream, where)
 
     async def _settle_cancelled(
         self, id: str, waiting: StoredMessage, record: Record | None, seq: int
@@ -199,9 +195,14 @@ class Asks:
 
     async def _remove(self, waiting: StoredMessage) -> None:
         """Take a task off the queue, and off the list of those that are due later."""
-        for phase in ("later", "now"):
-            subject = waiting.subject.replace(".later.", ".now.") if phase == "now" else waiting.subject
-            await purge_subject(self._js, self._subjects.tasks_stream, subject)
+        stream, subject = self._subjects.tasks_stream, waiting.subject
+        if is_schedule(fired_by(waiting.headers)):  # other runs have the same subject
+            await self._js.api(f"STREAM.MSG.DELETE.{stream}", {"seq": waiting.seq})
+            return
+        await purge_subject(self._js, stream, subject)
+        if is_later(subject):
+            tokens = subject.split(".")
+            await purge_subject(self._js, stream, ".".join([*tokens[:-4], "now", *tokens[-3:]]))
 
     async def _forget(self, id: str) -> None:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
@@ -221,7 +222,7 @@ class Asks:
 
     def scheduled(self, task: TaskMessage, delivery: Delivery) -> TaskMessage:
         """A schedule's run under an id of its own; any other task as it is."""
-        if ".schedule." not in fired_by(delivery.headers):
+        if not is_schedule(fired_by(delivery.headers)):
             return task
         fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
         return task.named(f"{task.id}.{fired:%Y%m%dT%H%M%SZ}")

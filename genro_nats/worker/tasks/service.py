@@ -33,7 +33,7 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -214,7 +214,7 @@ class TaskService:
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
         key = delivery.subject.split(".")[-2]
-        return key != NONE and ".schedule." in fired_by(delivery.headers)
+        return key != NONE and is_schedule(fired_by(delivery.headers))
 
     async def key_taken(self, delivery: Delivery) -> bool:
         """Is an older task with the key of this one scheduled, queued or running?"""
