@@ -129,6 +129,7 @@ class HeldTask:
             case Settle():
                 await self._end(self._base(verdict.deaths), verdict.state, verdict.reason)
             case Drop():
+                await self._service.store.unnote("checkpoint", self.task.id)
                 await self.delivery.ack()
 
     async def _look(self) -> None:
@@ -213,6 +214,7 @@ class HeldTask:
         if kind == FrameKind.PROGRESS:
             self._service.noted("progress", self.task, data)
         elif kind == FrameKind.CHECKPOINT:
+            self._checkpoint = b""  # an attempt of this one has begun: only that there is one matters
             self._service.noted("checkpoint", self.task, _body(data))
 
     def give_back(self) -> None:
@@ -365,6 +367,8 @@ class HeldTask:
             raise
         if completed and self.solo:
             await self._service.ended_well(self.task)
+        if self._checkpoint is not None:
+            await self._service.store.unnote("checkpoint", self.task.id)
         await self.delivery.ack()
         self._service.count(state)
         if state is TaskState.CANCELLED:

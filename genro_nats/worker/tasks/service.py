@@ -22,6 +22,7 @@ from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
+from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
@@ -32,7 +33,7 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -48,7 +49,8 @@ _CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted an
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_NOTES: Final = 1000  # progress and checkpoints on their way
+_NOTES: Final = 1000  # progress on its way
+_CHECKPOINT_TTL: Final = 2 * MAX_DELAY  # seconds: any wait for the next attempt; it is dropped with the task
 
 
 class TaskService:
@@ -176,7 +178,7 @@ class TaskService:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError:
             return False
-        if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
+        if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
         self._look_behind(info)
         held = HeldTask(self, task, delivery, solo=False)
@@ -229,7 +231,7 @@ class TaskService:
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
         key = delivery.subject.split(".")[-2]
-        return key != NONE and ".schedule." in fired_by(delivery.headers)
+        return key != NONE and is_schedule(fired_by(delivery.headers))
 
     async def key_taken(self, delivery: Delivery) -> bool:
         """Is an older task with the key of this one scheduled, queued or running?"""
@@ -240,7 +242,7 @@ class TaskService:
 
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
-        held.cancelled = held.task.id in self._asks.cancelled
+        held.cancelled = self._asks.is_cancelled(held.task, held.delivery)
         try:
             await held.serve()
         finally:
@@ -329,7 +331,9 @@ class TaskService:
 
     def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
         """Store progress or a checkpoint, without waiting for it."""
-        if len(self._running) < _NOTES:
+        if what == "checkpoint":
+            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=_CHECKPOINT_TTL))
+        elif len(self._running) < _NOTES:
             self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
 
     def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
