@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
@@ -9,12 +10,17 @@ from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
 from genro_nats.transport.jetstream import STORE_FAILED, JetStream
-from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.nats import Message, header_block
+from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
 __all__ = ["StateStore"]
 
 _LARGE: Final = 1 << 20  # bytes; smaller ones are refused because the stream is full
+
+
+_TIMEOUT: Final = 3.0  # seconds for one attempt
+_BLOCKS: Final = 64  # times to live whose headers are remembered
 
 
 class StateStore:
@@ -24,6 +30,7 @@ class StateStore:
         self._js = js
         self._subjects = subjects
         self._publisher = Publisher(js, subjects.states_stream)
+        self._blocks: dict[float, bytes] = {}
 
     async def load(self, id: str) -> Stored | None:
         """What is stored of a task. Raises DecodeError, TransportError."""
@@ -58,13 +65,54 @@ class StateStore:
             ) from error
         return ack.seq
 
-    async def note(self, room: str, what: str, id: str, data: Buffer = b"", ttl: float | None = None) -> None:
-        """Store something beside the state: a request, progress, a checkpoint, an entry of a list."""
+    def post(self, id: str, data: bytes, ttl: float, *, linger: bool) -> asyncio.Future[Message] | None:
+        """Begin to store a packed state that is the first of its task; None: ``save_packed`` has to.
+
+        ``linger``: as ``Connection.post``. Raises ConnectionLostError.
+        """
+        block = self._blocks.get(ttl)
+        if block is None:
+            first = Publication("", msg_id=None, expected_last_subject_sequence=0, ttl=ttl)
+            block = header_block(first.all_headers())
+            if len(self._blocks) < _BLOCKS:
+                self._blocks[ttl] = block
+        subject = self._subjects.state(id)
+        request = self._js.requester.post(subject, data, block, _TIMEOUT, linger=linger)
+        return None if request is None else request.reply
+
+    async def save_packed(self, id: str, data: bytes, ttl: float) -> None:
+        """Store a packed state that is the first of its task, as ``save``; to repeat ``post`` is safe."""
+        await self._publisher.publish(
+            self._subjects.state(id), data, msg_id=None, expected_last_subject_sequence=0, ttl=ttl
+        )
+
+    async def note(
+        self,
+        room: str,
+        what: str,
+        id: str,
+        data: Buffer = b"",
+        ttl: float | None = None,
+        expected: int | None = None,
+    ) -> int:
+        """Store something beside the state: a request, progress, a checkpoint, an entry of a list; its sequence.
+
+        ``expected``: as of ``save``.
+        """
         subject = self._subjects.about(room, what, id)
-        await self._publisher.publish(subject, data, msg_id=None, ttl=ttl)
+        ack = await self._publisher.publish(
+            subject, data, msg_id=None, ttl=ttl, expected_last_subject_sequence=expected
+        )
+        return ack.seq
 
     async def noted(self, room: str, what: str, id: str) -> bytes | None:
         """What ``note`` stored last."""
         subject = self._subjects.about(room, what, id)
         found = await get_last(self._js, self._subjects.states_stream, subject)
         return None if found is None else found.data
+
+    async def checkpoint(self, id: str) -> tuple[bytes | None, int]:
+        """A task's last checkpoint and its sequence; None and 0: there is none."""
+        subject = self._subjects.about("note", "checkpoint", id)
+        found = await get_last(self._js, self._subjects.states_stream, subject)
+        return (None, 0) if found is None else (found.data, found.seq)

@@ -132,6 +132,11 @@ class Delivery:
         """It is being worked on: the whole ``ack_wait`` begins again."""
         await self._say(b"+WPI")
 
+    def ack_soon(self, *, linger: bool) -> None:
+        """``ack`` within this turn of the loop; ``linger``: as ``Connection.post``."""
+        if not self._js.connection.post(self._reply, b"+ACK", linger=linger):
+            self._js.connection.publish_now(self._reply, b"+ACK")
+
     def renew(self) -> None:
         """``in_progress`` within this turn of the loop; where much waits to be sent, the next one must do."""
         self._js.connection.publish_now(self._reply, b"+WPI")

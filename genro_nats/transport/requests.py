@@ -78,6 +78,27 @@ class Requester:
             raise
         return OpenRequest(token, subject, reply)
 
+    def post(
+        self, subject: str, data: Buffer, block: bytes, timeout: float, *, linger: bool = False
+    ) -> OpenRequest | None:
+        """As ``send``, within this turn of the loop; None: it could not be, use ``send``.
+
+        Its future fails with StreamUnavailableError after ``timeout`` seconds. ``block`` and
+        ``linger``: as ``Connection.post``.
+        """
+        token = str(next(self._tokens))
+        if not self._connection.post(subject, data, self._inbox + token, block, linger):
+            return None
+        request = OpenRequest(token, subject, self._loop.create_future())
+        self._open[token] = request.reply
+        self._limit(request, timeout)
+        return request
+
+    def _limit(self, request: OpenRequest, timeout: float) -> None:
+        self._limits[request.token] = (self._loop.time() + timeout, timeout, request)
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+
     async def reply(self, request: OpenRequest, timeout: float) -> Message:
         """The reply to what was sent; its ``status`` is "503" if nobody listens there.
 
@@ -90,9 +111,7 @@ class Requester:
         """
         try:
             if not request.reply.done():
-                self._limits[request.token] = (self._loop.time() + timeout, timeout, request)
-                if self._sweeper is None:
-                    self._sweeper = self._loop.call_later(_SWEEP, self._sweep)
+                self._limit(request, timeout)
             return await request.reply
         finally:
             self._open.pop(request.token, None)
@@ -103,6 +122,8 @@ class Requester:
         now = self._loop.time()
         for limit, timeout, request in list(self._limits.values()):
             if limit <= now and not request.reply.done():
+                self._open.pop(request.token, None)
+                self._limits.pop(request.token, None)
                 request.reply.set_exception(_silent(request.subject, timeout))
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep) if self._limits else None
 
@@ -146,6 +167,7 @@ class Requester:
     def _receive(self, message: Message) -> None:
         token = message.subject.rpartition(".")[2]
         reply = self._open.pop(token, None)
+        self._limits.pop(token, None)
         if reply is None:
             replies = self._series.get(token)
             if replies is not None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from genro_nats.cli.arguments import CommandParser
 from genro_nats.config import ConfigSource
 from genro_nats.testing import NatsServer, WorkerFactory
 
@@ -18,11 +21,11 @@ PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 FILES = {match[1]: block for block in PYTHON if (match := re.match(r"# (\w+\.py)\n", block))}
 
 
-def run(directory: Path, script: str) -> str:
+def run(directory: Path, script: str, **more: str) -> str:
     done = subprocess.run(
         [sys.executable, script],
         cwd=directory,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), **more},
         capture_output=True,
         text=True,
         timeout=60,
@@ -59,10 +62,57 @@ def test_the_same_calls_on_a_worker(
 
 
 def test_what_every_pool_does(tmp_path: Path) -> None:
-    (block,) = [block for block in PYTHON if "current_call" in block]
+    (block,) = [block for block in PYTHON if "numbers.stream" in block]
     (tmp_path / "demo.py").write_text(block)
     lines = run(tmp_path, "demo.py").splitlines()
     assert lines == ["page 1 of 1", "1 pages", "7", "0", "1", "2", "CallTimeoutError", "1 pages 4"]
+
+
+DURABLE = """\
+completed 1 page 3 of 3
+3 pages, attempt 1
+scheduled True
+True True
+2 pages, attempt 1
+3
+['nightly: 0 3 * * * (Europe/Rome)']
+True
+a report needs pages
+[1]
+reports.render failed after 1 attempt 1
+True False
+"""
+
+
+def test_durable_tasks_in_a_local_pool(shop: Path) -> None:
+    assert run(shop, "durable.py") == DURABLE
+
+
+def test_durable_tasks_on_a_worker(
+    shop: Path, nats_server: NatsServer, nats_worker: WorkerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(shop)
+    nats_worker("tasks.reports", prefix="durable", imports=("reports",), max_workers=1)
+    where = {"kind": "nats", **nats_server.options, "prefix": "durable"}
+    assert run(shop, "durable.py", GENRO_POOL_REPORTS=json.dumps(where)) == DURABLE
+
+
+def test_the_task_manager(shop: Path) -> None:
+    assert run(shop, "managed.py").splitlines() == [
+        "2 pages, attempt 1 False",
+        "[<TaskState.COMPLETED: 'completed'>]",
+    ]
+
+
+def test_the_commands_about_tasks_exist() -> None:
+    lines = re.findall(r"^\$ genro-nats (.*?)(?: +#.*)?$", TEXT, re.M)
+    about = [line for line in lines if "tasks.reports" in line]
+    assert len(about) == 6
+    for line in about:
+        name, *arguments = line.split()
+        parser = CommandParser(prog=name)
+        import_module(f"genro_nats.cli.{name}").add_arguments(parser)
+        assert parser.parse_args(arguments).subject == ["tasks.reports"]
 
 
 def test_the_mixin(tmp_path: Path) -> None:

@@ -201,10 +201,18 @@ class Asks:
                 break
             stream, subject = self._subjects.tasks_stream, stored.record.task
             if not subject or await get_last(self._js, stream, subject) is None:
-                await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
+                await self._delete(id)
                 break
             await asyncio.sleep(_PAUSE)
         await self.done("forget", id)
+
+    async def _delete(self, id: str) -> None:
+        """All that is stored of a task: another one may come to have its id."""
+        for what in ("progress", "checkpoint"):
+            await purge_subject(
+                self._js, self._subjects.states_stream, self._subjects.about("note", what, id)
+            )
+        await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
 
     # -- the runs of schedules ---------------------------------------------------------
 

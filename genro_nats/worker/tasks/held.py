@@ -15,8 +15,11 @@ of the task, because there is no claim that would show it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,20 +28,25 @@ from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import (
     CallTimeoutError,
+    ConnectionLostError,
     DecodeError,
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
+    StreamError,
     WorkerLostError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
-from genro_nats.tasks.record import Record
+from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, type_names
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
-from genro_nats.worker.tasks.work import Ended, TaskWork
+from genro_nats.transport.jetstream import STORE_FAILED
+from genro_nats.transport.nats import Message
+from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
+from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
 
 if TYPE_CHECKING:
     from genro_nats.worker.tasks.service import TaskService
@@ -46,10 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["HeldTask"]
 
 _MAX_ERROR: Final = 2000  # characters
-
-
-class _GivenBackError(ExecutorError):
-    """It never began here."""
 
 
 class HeldTask:
@@ -61,7 +65,10 @@ class HeldTask:
 
     __slots__ = (
         "_checkpoint",
+        "_checkpoint_seq",
+        "_claim_id",
         "_claiming",
+        "_notes",
         "_record",
         "_running",
         "_seq",
@@ -82,6 +89,9 @@ class HeldTask:
         self._record: Record | None = None
         self._seq = 0
         self._checkpoint: bytes | None = None
+        self._checkpoint_seq = 0
+        self._claim_id = ""
+        self._notes: Notes | None = None
         self._running: Record | None = None
         self._claiming: asyncio.Future[int] | None = None
         self.task = task
@@ -128,7 +138,7 @@ class HeldTask:
             return
         self._record, self._seq = stored.record, stored.seq
         if not stored.settled:
-            self._checkpoint = await self._service.store.noted("note", "checkpoint", self.task.id)
+            self._checkpoint, self._checkpoint_seq = await self._service.store.checkpoint(self.task.id)
 
     async def _run(self, deaths: int) -> None:
         claim = self._claim(deaths)
@@ -144,6 +154,8 @@ class HeldTask:
         ended = await self.work.outcome
         if self._claiming is not None:
             self._seq = await self._claiming
+        if self._notes is not None:
+            await self._notes.stored()
         self._running = None
         await self._ended(claim, ended)
 
@@ -166,7 +178,7 @@ class HeldTask:
         claim = self._base(deaths)
         claim.state = TaskState.RUNNING
         claim.attempts += 1
-        claim.claim = os.urandom(8).hex()
+        claim.claim = self._claim_id = os.urandom(8).hex()
         claim.worker = self._service.worker
         claim.pid = os.getpid()
         claim.started_at = self.started = self._service.now()
@@ -180,17 +192,22 @@ class HeldTask:
         if error is not None and self.work is not None and not self.work.outcome.done():
             self._service.children.cancel(self.work, ExecutorError(f"The claim was lost: {error}"))
 
-    def _begin(self, claim: Record) -> None:
+    def _begin(self, claim: Record, ended: Callable[[Ended], object] | None = None) -> None:
         """Give it to the children, unless it was cancelled while it was claimed."""
         task, seconds = self.task, self.task.head.seconds
         loop = asyncio.get_running_loop()
         again = claim.attempts > 1 or self._checkpoint is not None or task.call_id != call_id(task.id)
         data = for_attempt(task, claim.attempts, self._checkpoint) if again else task.data
         deadline = inf if seconds == inf else loop.time() + seconds
-        self.work = TaskWork(call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline)
+        self.work = TaskWork(
+            call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline, ended=ended
+        )
         self.work.solo = self.solo
         if self.cancelled:
             self.work.failed(ExecutorError("The task was cancelled."))
+            return
+        if self._service.leaving:
+            self.work.failed(GivenBackError("The worker leaves.", began=False))
             return
         self._service.children.run(self.work)
         child = self.work.child
@@ -199,21 +216,102 @@ class HeldTask:
     def _heard(self, kind: int, data: Buffer) -> None:
         self.claim()  # who shows progress is seen to run
         if kind == FrameKind.PROGRESS:
-            self._service.noted("progress", self.task, data)
+            self._note(PROGRESS, data)
         elif kind == FrameKind.CHECKPOINT:
-            self._service.noted("checkpoint", self.task, _body(data))
+            self._note(CHECKPOINT, _body(data))
+
+    def _note(self, what: str, data: Buffer) -> None:
+        if self._notes is None:
+            task = self.task
+            self._notes = Notes(self._service.store, task.id, task.ttl, self._checkpoint_seq, self._is_mine)
+        self._notes.put(what, bytes(data))
+
+    async def _is_mine(self) -> bool:
+        """Has nobody else claimed it, as far as is stored?"""
+        stored = await self._service.store.load(self.task.id)
+        return stored is None or stored.record.claim == self._claim_id
 
     def give_back(self) -> None:
         """Let another worker have it, if it still waits for a child here."""
         work = self.work
-        if work is not None and work.child is None and not work.done and self._claiming is None:
-            self._service.children.cancel(work, _GivenBackError("It waited too long for a child."))
+        if work is not None and work.child is None and not work.done:
+            error = GivenBackError("It waited too long for a child.", began=False)
+            self._service.children.cancel(work, error)
+
+    def let_go(self) -> None:
+        """Let another worker have it: what runs of it is ended."""
+        self.give_back()
+        if self.work is not None and not self.work.done:
+            self._service.children.cancel(self.work, GivenBackError("The worker left.", began=True))
 
     def cancel(self) -> None:
         """Its cancelling is asked for: it never begins, or is asked to end and after a grace time ended."""
         self.cancelled = True
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
+
+    # -- the short way ---------------------------------------------------------
+
+    def begin_quick(self) -> None:
+        """Run a task that nobody had before, without a coroutine of its own.
+
+        One that ends well within the time that needs no claim is settled by callbacks; whatever
+        else happens to it, it goes on in the usual way (``resume``).
+        """
+        self._running = claim = self._claim(0)
+        self._begin(claim, self._ended_quick)
+
+    def _ended_quick(self, ended: Ended) -> None:
+        claim, self._running = self._running, None
+        assert claim is not None
+        plain = ended.error is None and ended.kind == FrameKind.REPLY
+        noted = self._claiming is not None or self._notes is not None
+        if not plain or self.cancelled or noted:
+            self._service.resume(self, self._resume(claim, ended))
+            return
+        self._fill(claim, TaskState.COMPLETED, "", "")
+        data = pack(claim, ended.frame)
+        try:
+            storing = self._service.store.post(self.task.id, data, self.task.ttl, linger=self._service.many)
+        except ExecutorError:
+            storing = None
+        if storing is None:
+            self._service.resume(self, self._resume(claim, ended))
+        else:
+            storing.add_done_callback(partial(self._stored_quick, claim, ended, data))
+
+    def _stored_quick(
+        self, claim: Record, ended: Ended, data: bytes, storing: asyncio.Future[Message]
+    ) -> None:
+        gone = storing.cancelled() or storing.exception() is not None
+        if gone or storing.result().status or b'"error"' in storing.result().data:
+            self._service.resume(self, self._store_again(claim, ended, data))
+            return
+        with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
+            self.delivery.ack_soon(linger=self._service.many)
+        self._service.count(TaskState.COMPLETED)
+        self._service.left(self)
+
+    async def _store_again(self, claim: Record, ended: Ended, data: bytes) -> None:
+        try:
+            await self._service.store.save_packed(self.task.id, data, self.task.ttl)
+        except SequenceConflictError:
+            self._service.fenced(self.task)
+            raise
+        except StreamError as error:
+            if error.code != STORE_FAILED:
+                raise
+            await self._ended(claim, ended)  # it is too large, or the stream is full
+            return
+        await self.delivery.ack()
+        self._service.count(TaskState.COMPLETED)
+
+    async def _resume(self, claim: Record, ended: Ended) -> None:
+        if self._claiming is not None:
+            self._seq = await self._claiming
+        if self._notes is not None:
+            await self._notes.stored()
+        await self._ended(claim, ended)
 
     # -- how it goes on after an attempt ---------------------------------------
 
@@ -223,14 +321,21 @@ class HeldTask:
             await self._end(claim, TaskState.CANCELLED, "cancelled")
         elif error is None and ended.kind == FrameKind.REPLY:
             await self._end(claim, TaskState.COMPLETED, "", ended.frame)
-        elif isinstance(error, _GivenBackError):
-            await self.delivery.nak()
+        elif isinstance(error, GivenBackError):
+            await self._given_back(claim, error)
         elif isinstance(error, WorkerLostError):
             await self._died(claim, error)
         elif error is None:
             await self._raised(claim, ended.frame)
         else:
             await self._failed(claim, type_names(type(error)), f"{label(type(error))}: {error}", None, b"")
+
+    async def _given_back(self, claim: Record, error: GivenBackError) -> None:
+        if not self._seq:
+            await self.delivery.nak()  # nothing is stored that would say that it ran
+            return
+        attempts = claim.attempts if error.began else claim.attempts - 1
+        await self._again(claim.to(TaskState.PENDING, attempts=attempts, error=str(error)), 0.0)
 
     async def _died(self, claim: Record, error: WorkerLostError) -> None:
         if self._service.leaving:
@@ -280,16 +385,8 @@ class HeldTask:
         self, record: Record, state: TaskState, reason: str, frame: Buffer = b"", error: str = ""
     ) -> None:
         """Store the outcome, unless somebody else holds the task by now; then take it off the queue."""
-        now = self._service.now()
         completed = state is TaskState.COMPLETED
-        settled = record  # nobody else has it
-        settled.state = state
-        settled.finished_at = now
-        settled.reason = reason
-        settled.error = "" if completed else (error or record.error or reason)[:_MAX_ERROR]
-        settled.next_retry_at = None
-        settled.task = self.delivery.subject
-        settled.keep = self.task.keep
+        settled = self._fill(record, state, reason, error)
         if not completed:
             # Before the outcome: who hears of that finds the rest.
             await self._service.ending_badly(self.task, settled, self.delivery)
@@ -304,6 +401,17 @@ class HeldTask:
         self._service.count(state)
         if state is TaskState.CANCELLED:
             await self._service.cancelled(self.task)
+
+    def _fill(self, record: Record, state: TaskState, reason: str, error: str) -> Record:
+        """What is stored in the end; nobody else has this record."""
+        record.state = state
+        record.finished_at = self._service.now()
+        record.reason = reason
+        record.error = "" if state is TaskState.COMPLETED else (error or record.error or reason)[:_MAX_ERROR]
+        record.next_retry_at = None
+        record.task = self.delivery.subject
+        record.keep = self.task.keep
+        return record
 
     async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
         """The outcome can't be stored: the task fails, and says why."""

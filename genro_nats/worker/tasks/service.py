@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Coroutine
 from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     ConnectionLostError,
@@ -40,9 +40,10 @@ log: Final = logging.getLogger("genro_nats.worker")
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
+_MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_NOTES: Final = 1000  # progress and checkpoints on their way
+_LETTING_GO: Final = 1.0  # seconds in which a leaving worker says that others may have what it still holds
 
 
 class TaskService:
@@ -111,20 +112,33 @@ class TaskService:
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
-        try:
+        for held in list(self._held.values()):
+            held.give_back()
+        await self._empty(timeout)
+        left = len(self._held)
+        await self._let_go()
+        return left
+
+    async def _empty(self, timeout: float) -> None:
+        """Wait until nothing is held, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._held:
                     self._idle.clear()
                     await self._idle.wait()
-        except TimeoutError:
-            pass
-        return len(self._held)
+
+    async def _let_go(self) -> None:
+        """End what is held; another worker may have it at once."""
+        for held in list(self._held.values()):
+            held.let_go()
+        await self._empty(_LETTING_GO)
 
     async def aclose(self) -> None:
-        """Let go: what is still held goes to another worker once the lease ends. Can be repeated."""
+        """Let go: what is still held goes to another worker. Can be repeated."""
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
+        await self._let_go()
         await self._asks.aclose()
         await self._clock.aclose()
         for timer in (self._claiming, self._adjusting):
@@ -152,7 +166,27 @@ class TaskService:
     # -- taking ---------------------------------------------------------------
 
     def _taken(self, delivery: Delivery) -> None:
-        self._spawn(self._serve(delivery))
+        if not self._begun_quick(delivery):
+            self._spawn(self._serve(delivery))
+
+    def _begun_quick(self, delivery: Delivery) -> bool:
+        """Begin a task in the short way; False: it has to go the usual one."""
+        info = delivery.info
+        waits = self._last_looked_up is not None and not self._last_looked_up.done()
+        if waits or info.num_delivered > 1 or info.stream_seq <= self._known:
+            return False
+        try:
+            task = self._asks.scheduled(read_message(delivery.data), delivery)
+        except DecodeError:
+            return False
+        if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
+            return False
+        self._crowded = info.pending > 0
+        held = HeldTask(self, task, delivery, solo=False)
+        self._enter(held)
+        held.begin_quick()
+        self.adjust()
+        return True
 
     async def _serve(self, delivery: Delivery) -> None:
         try:
@@ -181,12 +215,8 @@ class TaskService:
         return HeldTask(self, task, delivery, solo=solo)
 
     async def _hold(self, held: HeldTask) -> None:
-        id = held.task.id
-        self._held[id] = held
-        held.cancelled = id in self._asks.cancelled
-        self.counts["tasks"] += 1
-        if self._claiming is None:
-            self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
+        self._enter(held)
+        held.cancelled = held.task.id in self._asks.cancelled
         held.before = self._last_looked_up
         if held.solo:
             held.begun = self._last_looked_up = self._loop.create_future()
@@ -194,10 +224,35 @@ class TaskService:
             await held.serve()
         finally:
             held.pass_on()
-            del self._held[id]
-            if not self._held:
-                self._idle.set()
-            self._short = self.children.is_short(held.task.function.encode())
+            self.left(held)
+
+    def _enter(self, held: HeldTask) -> None:
+        self._held[held.task.id] = held
+        self.counts["tasks"] += 1
+        if self._claiming is None:
+            self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
+
+    def left(self, held: HeldTask) -> None:
+        """It is settled, or somebody else's: there is room for another one."""
+        del self._held[held.task.id]
+        if not self._held:
+            self._idle.set()
+        self._short = self.children.is_short(held.task.function.encode())
+        self.adjust()
+
+    def resume(self, held: HeldTask, rest: Coroutine[Any, Any, None]) -> None:
+        """A task begun in the short way goes on in the usual one."""
+        self._spawn(self._rest(held, rest))
+
+    async def _rest(self, held: HeldTask, rest: Coroutine[Any, Any, None]) -> None:
+        try:
+            await rest
+        except SequenceConflictError:
+            pass  # somebody else has it, and settles it
+        except TransportError as error:
+            self._events("task.adrift", subject=held.delivery.subject, error=str(error))
+        finally:
+            self.left(held)
 
     def _claim(self) -> None:
         """Claim what has run for a while, the oldest first; a timer for each would cost more than a short task."""
@@ -247,11 +302,6 @@ class TaskService:
         """A random number from 0 to 1."""
         return random.random()
 
-    def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
-        """Store progress or a checkpoint, without waiting for it."""
-        if len(self._running) < _NOTES:
-            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
-
     def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
         """It went back to the queue."""
         self.counts["reruns"] += 1
@@ -283,6 +333,11 @@ class TaskService:
         self.counts["fenced"] += 1
         self._events("task.fenced", task=task.id, function=task.function)
 
+    @property
+    def many(self) -> bool:
+        """Are so many in hand that what is sent may wait a moment for others?"""
+        return len(self._held) > _MANY
+
     def count(self, state: TaskState) -> None:
         """One more has ended."""
         self.counts[state.value] += 1
@@ -299,7 +354,7 @@ class TaskService:
         for held in list(self._held.values()):
             if renew:
                 self._renew(held)
-            if held.started and self.now() - held.started >= _WAITED:
+            if held.started and (self.leaving or self.now() - held.started >= _WAITED):
                 held.give_back()
             if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
                 held.listed = True

@@ -8,9 +8,14 @@ from math import inf
 from typing import NamedTuple
 
 from genro_nats.codec.frame import Buffer, FrameKind
+from genro_nats.errors import ExecutorError
 from genro_nats.executor.children.work import Work
 
-__all__ = ["Ended", "TaskWork"]
+__all__ = ["Ended", "GivenBackError", "TaskWork"]
+
+
+class GivenBackError(ExecutorError):
+    """In place of an outcome: another worker is to run it. Fields: ``began``."""
 
 
 class Ended(NamedTuple):
@@ -22,9 +27,12 @@ class Ended(NamedTuple):
 
 
 class TaskWork(Work):
-    """An attempt on its way through the children. ``heard``: called with each frame but the last."""
+    """An attempt on its way through the children. ``heard``: called with each frame but the last.
 
-    __slots__ = ("heard", "outcome")
+    ``ended``: called with the end, at once; without it the end is in ``outcome``.
+    """
+
+    __slots__ = ("ended", "heard", "outcome")
 
     def __init__(
         self,
@@ -34,17 +42,25 @@ class TaskWork(Work):
         heard: Callable[[int, Buffer], object],
         *,
         deadline: float = inf,
+        ended: Callable[[Ended], object] | None = None,
     ) -> None:
         super().__init__(id, parts, key, deadline=deadline)
         self.heard = heard
+        self.ended = ended
         self.outcome: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
 
     def received(self, kind: int, data: Buffer) -> None:
         if kind != FrameKind.REPLY and kind != FrameKind.ERROR:
             self.heard(kind, data)
-        elif not self.outcome.done():
-            self.outcome.set_result(Ended(kind, data))
+        else:
+            self._end(Ended(kind, data))
 
     def failed(self, error: Exception) -> None:
-        if not self.outcome.done():
-            self.outcome.set_result(Ended(FrameKind.ERROR, b"", error))
+        self._end(Ended(FrameKind.ERROR, b"", error))
+
+    def _end(self, ended: Ended) -> None:
+        if self.outcome.done():
+            return
+        self.outcome.set_result(ended)
+        if self.ended is not None:
+            self.ended(ended)
