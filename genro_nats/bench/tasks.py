@@ -220,8 +220,10 @@ def _show(figures: TaskFigures) -> None:
     rows.append(["ratio", *(f"{figures.ratio(figure):.2f}" for figure in ("p50", "p99", "rate"))])
     show("Tasks, each beside the floor: publish, pull, store the result, tell", rows)
     processes = ("caller", "worker", "children", "server")
-    rows = [[f"processor us per task, {IN_FLIGHT} in flight", *processes]]
-    rows += [[it.name, *(f"{median(it.cpu[who]) * 1e6:.0f}" for who in processes)] for it in sides]
+    rows = [[f"processor us per task, {IN_FLIGHT} in flight", *processes, "together"]]
+    for side in sides:
+        used = [median(side.cpu[who]) * 1e6 for who in processes]
+        rows.append([side.name, *(f"{figure:.0f}" for figure in (*used, sum(used)))])
     show("What takes the time", rows)
     _show_queue(figures)
 

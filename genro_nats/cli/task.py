@@ -10,7 +10,7 @@ from typing import Any, Final
 from genro_nats.cli.arguments import quantity
 from genro_nats.cli.pool import CONNECTION_HELP, add_pool, with_pool
 from genro_nats.cli.tables import show_table
-from genro_nats.cli.task_facts import as_json, one_line, status_facts, status_lines
+from genro_nats.cli.task_facts import as_json, one_line, plain, status_facts, status_lines
 from genro_nats.cli.task_watch import watching
 from genro_nats.codec.functions import label
 from genro_nats.config import parse_duration
@@ -97,7 +97,7 @@ async def _result(task: TaskHandle[Any], arguments: argparse.Namespace) -> int:
             raise
         return _failed(task.id, error, as_object=arguments.json)
     if arguments.json:
-        print(as_json({"id": task.id, "result": value}))
+        print(as_json({"id": task.id, "result": plain(value)}))
     else:
         print(value if isinstance(value, str) else repr(value))
     return 0

@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
 from genro_nats.tasks.status import TaskState, TaskStatus
 
-__all__ = ["as_json", "moment", "one_line", "progress_text", "status_facts", "status_lines"]
+__all__ = ["as_json", "moment", "one_line", "plain", "progress_text", "status_facts", "status_lines"]
 
 _LONG: Final = 100  # characters of an error in a list
 
 
 def as_json(value: Any) -> str:
-    """One line of JSON; what JSON can't hold is shown as Python shows it."""
+    """One line of JSON."""
     return json.dumps(value, default=repr)
+
+
+def plain(value: Any) -> Any:
+    """The value of a user as JSON can hold it; what it can't is shown as Python shows it."""
+    try:
+        return json.loads(json.dumps(value, default=repr))
+    except (TypeError, ValueError, RecursionError):  # keys that are no texts, rings
+        return repr(value)
 
 
 def status_facts(status: TaskStatus) -> dict[str, Any]:
     """All fields; times are seconds since the epoch."""
-    return asdict(status)
+    facts = {field.name: getattr(status, field.name) for field in fields(status)}
+    progress = status.progress
+    if progress is not None:
+        facts["progress"] = {
+            "fraction": progress.fraction,
+            "text": progress.text,
+            "data": plain(progress.data),
+        }
+    return facts
 
 
 def moment(seconds: float | None) -> str:
@@ -32,8 +48,8 @@ def moment(seconds: float | None) -> str:
 
 
 def one_line(text: str, limit: int = _LONG) -> str:
-    """The text in one line of at most ``limit`` characters."""
-    line = " ".join(text.split())
+    """The text in one line of at most ``limit`` characters, none of which moves a terminal's cursor."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit - 3]}..."
 
 

@@ -49,7 +49,9 @@ class HomedTasks:
         return await self._do("status", id)  # type: ignore[no-any-return]
 
     async def result(self, id: str, timeout: float | None) -> Any:
-        return await self._do("result", id, timeout)
+        home = await self._settle()
+        result = self._tasks_of(home).result
+        return await (result(id, timeout) if home.here else home.relay(result, id, timeout))
 
     async def cancel(self, id: str, timeout: float) -> bool:
         return await self._do("cancel", id, timeout)  # type: ignore[no-any-return]

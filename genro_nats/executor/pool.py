@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from genro_nats.codec.functions import label, stable_name, unwrap
 from genro_nats.config import PoolOptions, bypass_from_env
@@ -72,6 +72,7 @@ class Pool(BaseExecutor):
         self._carrier = Carrier(options.carry) if options.carry else None
         self._closing: Signal | None = None
         self._initialised = options.initializer is None
+        self._names: WeakKeyDictionary[Callable[..., Any], str] = WeakKeyDictionary()
         self._owner = os.urandom(OWNER // 2).hex()
         self._tasks: LocalTasks | None = None
 
@@ -323,8 +324,20 @@ class Pool(BaseExecutor):
         """A task for the backend: see ``BaseExecutor.task_request``."""
         call = self._called(function, args, kwargs, options, running_call.get())
         self._refuse_generator(call)
-        stable = stable_name(call.function, name, by_value=task_options.by_value)
+        stable = self._stable_name(call.function, name, task_options.by_value)
         return TaskRequest(call, stable, task_options, self._owner)
+
+    def _stable_name(self, function: Callable[..., Any], name: str, by_value: bool) -> str:
+        """``stable_name``, looked for once for a function that has one."""
+        try:
+            known = self._names.get(function)
+        except TypeError:  # neither hashable nor weakly referable
+            return stable_name(function, name, by_value=by_value)
+        if known is None:
+            known = stable_name(function, by_value=by_value)
+            if not by_value:
+                self._names[function] = known
+        return name or known
 
     # -- the way of a call --------------------------------------------------
 

@@ -10,7 +10,7 @@ from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last
 from genro_nats.transport.jetstream import STORE_FAILED, JetStream
-from genro_nats.transport.nats import Message, header_block
+from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
@@ -65,10 +65,10 @@ class StateStore:
             ) from error
         return ack.seq
 
-    def post(self, id: str, data: bytes, ttl: float, *, linger: bool) -> asyncio.Future[Message] | None:
+    def post(self, id: str, data: bytes, ttl: float, when: When) -> asyncio.Future[Message] | None:
         """Begin to store a packed state that is the first of its task; None: ``save_packed`` has to.
 
-        ``linger``: as ``Connection.post``. Raises ConnectionLostError.
+        ``when``: as ``Connection.post``. Raises ConnectionLostError.
         """
         block = self._blocks.get(ttl)
         if block is None:
@@ -77,7 +77,7 @@ class StateStore:
             if len(self._blocks) < _BLOCKS:
                 self._blocks[ttl] = block
         subject = self._subjects.state(id)
-        request = self._js.requester.post(subject, data, block, _TIMEOUT, linger=linger)
+        request = self._js.requester.post(subject, data, block, _TIMEOUT, when)
         return None if request is None else request.reply
 
     async def save_packed(self, id: str, data: bytes, ttl: float) -> None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from genro_nats.errors import ConnectionLostError, DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
-from genro_nats.transport.nats import Message
+from genro_nats.transport.nats import Message, When
 
 __all__ = ["ACK_PREFIX", "Delivery", "DeliveryInfo", "nak_body"]
 
@@ -132,9 +132,9 @@ class Delivery:
         """It is being worked on: the whole ``ack_wait`` begins again."""
         await self._say(b"+WPI")
 
-    def ack_soon(self, *, linger: bool) -> None:
-        """``ack`` within this turn of the loop; ``linger``: as ``Connection.post``."""
-        if not self._js.connection.post(self._reply, b"+ACK", linger=linger):
+    def ack_now(self, when: When) -> None:
+        """``ack`` without waiting; ``when``: as ``Connection.post``."""
+        if not self._js.connection.post(self._reply, b"+ACK", when=when):
             self._js.connection.publish_now(self._reply, b"+ACK")
 
     def renew(self) -> None:

@@ -14,6 +14,7 @@ import logging
 import random
 import ssl
 from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
@@ -30,9 +31,9 @@ from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
-from genro_nats.transport.transfer.raw import cut, send, take_whole
+from genro_nats.transport.transfer.raw import cut, send, take_whole, write_pending
 
-__all__ = ["Connection", "Message", "Subscription", "header_block"]
+__all__ = ["Connection", "Message", "Subscription", "When", "header_block"]
 
 log: Final = logging.getLogger("genro_nats.transport")
 
@@ -51,6 +52,18 @@ _MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a comma
 
 class _NoTLSError(NatsError):
     """TLS was asked for, and the server speaks without."""
+
+
+class When(Enum):
+    """How long a message may wait for others that go in the same write; many small ones keep two machines busy.
+
+    ``NOW``: not at all, it is the only one. ``SOON``: for those of this turn of the event loop.
+    ``LATER``: some hundred microseconds.
+    """
+
+    NOW = auto()
+    SOON = auto()
+    LATER = auto()
 
 
 class Message(NamedTuple):
@@ -402,13 +415,9 @@ class Connection:
         return False
 
     def post(
-        self, subject: str, data: Buffer, reply: str = "", block: bytes = b"", linger: bool = False
+        self, subject: str, data: Buffer, reply: str = "", block: bytes = b"", when: When = When.SOON
     ) -> bool:
-        """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives.
-
-        With ``linger`` it may wait a few hundred microseconds for others: many small writes keep
-        both this process and the server busy.
-        """
+        """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives."""
         client = self._sendable(subject, data, reply)
         size = len(data) + len(block)
         if client.pending_data_size + size > _AT_ONCE or size > self.max_payload:
@@ -420,10 +429,11 @@ class Connection:
             line = f"PUB {subject} {reply} {size}\r\n".encode()
             client._pending += (line, data, _END)  # type: ignore[arg-type]
         client._pending_data_size += size + len(subject)
-        if not linger:
+        if when is When.LATER:
+            if self._kicking is None:
+                self._kicking = self._loop.call_later(_LINGER, self._kick)
+        elif when is When.SOON or not write_pending(client):
             self._kick()
-        elif self._kicking is None:
-            self._kicking = self._loop.call_later(_LINGER, self._kick)
         return True
 
     def _kick(self) -> None:

@@ -21,7 +21,7 @@ from genro_nats.errors import (
 )
 from genro_nats.transport.direct import get_last
 from genro_nats.transport.jetstream import PATIENCE, JetStream, answer
-from genro_nats.transport.nats import Message
+from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.requests import OpenRequest
 
 __all__ = ["PubAck", "Publication", "Publisher"]
@@ -138,7 +138,11 @@ class Publisher:
         requester = self._js.requester
         begun = time.monotonic()
         try:
-            request = await requester.send(publication.subject, publication.data, headers)
+            when = When.NOW if requester.alone else When.SOON
+            block = header_block(headers)
+            request = requester.post(publication.subject, publication.data, block, _TIMEOUT, when)
+            if request is None:
+                request = await requester.send(publication.subject, publication.data, headers)
             return await self._judge(await requester.reply(request, _TIMEOUT), publication, headers)
         except (StreamUnavailableError, ConnectionLostError):
             left = self._patience - (time.monotonic() - begun)

@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, StreamUnavailableError
-from genro_nats.transport.nats import Connection, Message, Subscription
+from genro_nats.transport.nats import Connection, Message, Subscription, When
 
 __all__ = ["OpenRequest", "Requester"]
 
+_FEW: Final = 2
 _SWEEP: Final = 0.1  # seconds between two looks for requests without an answer
 
 
@@ -79,20 +80,25 @@ class Requester:
         return OpenRequest(token, subject, reply)
 
     def post(
-        self, subject: str, data: Buffer, block: bytes, timeout: float, *, linger: bool = False
+        self, subject: str, data: Buffer, block: bytes, timeout: float, when: When = When.SOON
     ) -> OpenRequest | None:
         """As ``send``, within this turn of the loop; None: it could not be, use ``send``.
 
         Its future fails with StreamUnavailableError after ``timeout`` seconds. ``block`` and
-        ``linger``: as ``Connection.post``.
+        ``when``: as ``Connection.post``.
         """
         token = str(next(self._tokens))
-        if not self._connection.post(subject, data, self._inbox + token, block, linger):
+        if not self._connection.post(subject, data, self._inbox + token, block, when):
             return None
         request = OpenRequest(token, subject, self._loop.create_future())
         self._open[token] = request.reply
         self._limit(request, timeout)
         return request
+
+    @property
+    def alone(self) -> bool:
+        """Does hardly anything wait for a reply?"""
+        return len(self._open) <= _FEW
 
     def _limit(self, request: OpenRequest, timeout: float) -> None:
         self._limits[request.token] = (self._loop.time() + timeout, timeout, request)
@@ -110,7 +116,7 @@ class Requester:
             ConnectionLostError: the server went away meanwhile.
         """
         try:
-            if not request.reply.done():
+            if not request.reply.done() and request.token not in self._limits:
                 self._limit(request, timeout)
             return await request.reply
         finally:

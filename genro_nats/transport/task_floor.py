@@ -74,7 +74,7 @@ class TaskFloor:
         subject = f"bench-floor.result.{own}"
         result = self._waiting[subject] = asyncio.get_running_loop().create_future()
         await self._js.publish(f"bench-floor.task.{own}", data)
-        return await result
+        return await result  # type: ignore[no-any-return]
 
     async def store_many(self, data: bytes, number: int, in_flight: int = 256) -> None:
         """Publish tasks that nobody takes, pipelined; all are stored when this returns."""

@@ -13,6 +13,8 @@ from tests.cli.conftest import ROOT, Running, environment
 
 CALLER = """
 import asyncio, pathlib, sys, tasks
+from genro_nats.codec.functions import unwrap
+from genro_nats.message import CallContext, running_call
 
 async def main():
     seen = []
@@ -28,6 +30,8 @@ async def main():
             file.write_text("here")
     print(await chain.result(30), seen[-1].text, await waiting.result(30), status.attempts)
     await tasks.executors.shutdown_all()
+    running_call.set(CallContext("id", checkpointed=(39_999, 7, 10_000)))
+    print(unwrap(tasks.longest_chain)(40_000))
 
 asyncio.run(main())
 """
@@ -57,6 +61,7 @@ def test_the_sample_worker_serves_the_sample_functions(
     assert caller.stdout.splitlines() == [
         "168 True ['ab', 'cd', 'e'] 64",
         "(35655, 324) 30,000 of 40,000, longest so far: 308 from 26,623 4 2",
+        "(7, 10000)",
     ]
     running.process.send_signal(signal.SIGTERM)
     assert running.ended() == 0

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 from genro_nats.codec import frame
+from genro_nats.config import PoolOptions
+from genro_nats.tasks.backend import DeadLetter
+from genro_nats.tasks.letter import pack_letter
+from genro_nats.tasks.message import meta_of
+from genro_nats.tasks.options import TaskOptions
+from genro_nats.tasks.record import Record, pack
+from genro_nats.tasks.status import TaskState
+from genro_nats.tasks.streams import DUPLICATES, LEVELS, stream_specs
 from genro_nats.transport import subjects
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
@@ -33,3 +42,79 @@ def test_the_subjects() -> None:
     pool = subjects.pool_subjects("P", "S")
     for subject in (*pool, subjects.worker_inbox("P", "W"), subjects.caller_inbox("P", "C") + "<call id>"):
         assert f"`{subject}`" in TEXT
+
+
+TASKS = TEXT.split("## Durable tasks")[1]
+
+
+def rows(text: str, head: str) -> list[list[str]]:
+    """The cells of a table."""
+    table = text.split(head)[1].split("\n\n", maxsplit=1)[0]
+    return [[cell.strip(" `") for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
+
+
+def test_the_subjects_of_tasks_and_their_streams() -> None:
+    one = subjects.TaskSubjects("P", "T")
+    listed = {cells[0]: cells[2] for cells in rows(TASKS, "| subject | carries | stream |")}
+    assert listed == {
+        one.task("L", "K", "I"): one.tasks_stream,
+        one.task("L", "K", "I", later=True): one.tasks_stream,
+        one.of("schedule", "N"): one.tasks_stream,
+        one.state("I").replace("=", "O"): one.states_stream,
+        one.told("I").replace("=", "O"): "",
+        **{
+            one.about(room, "V", "I").replace("=", "O"): one.states_stream
+            for room in ("ask", "note", "index")
+        },
+        one.of("dead", "I"): one.dead_stream,
+    }
+    stored = [subject for spec in stream_specs(one, PoolOptions()) for subject in spec.subjects]
+    assert sorted(subject.split(".")[1] for subject in stored) == sorted(
+        {subject.split(".")[1] for subject, stream in listed.items() if stream}
+    )
+    assert subjects.token("tasks.heavy") == "tasks_heavy"
+    assert f"duplicate check, {DUPLICATES:g} seconds" in TASKS
+    assert (
+        "named " + " and ".join((", ".join(f"`{level}`" for level in LEVELS[:2]), f"`{LEVELS[2]}`")) in TASKS
+    )
+
+
+def test_the_meta_of_tasks() -> None:
+    options = TaskOptions(
+        retries=1, backoff=2, backoff_factor=3, max_backoff=4, retry_on=(ValueError,), give_up_on=(KeyError,),
+        expires=5, result_ttl=6, keep_result=False,
+    )  # fmt: skip
+    meta = meta_of("i", "m:f", "t", options, created_at=1.0)
+    listed = {cells[0]: cells[1] for cells in rows(TASKS, "| key | meaning |")}
+    assert set(listed) == {*meta, "attempt"}
+    assert set(re.findall(r"`(\w+)`", listed["task"])) == set(meta["task"])
+
+
+def test_the_record_byte_by_byte() -> None:
+    packed = pack(Record(TaskState.RUNNING, 1.5, keep=False), b"outcome")
+    described = TASKS.split("### A task's record")[1].split("### A dead letter")[0]
+    table = rows(described, "| offset | size | meaning |")
+    assert [(cells[0], cells[1]) for cells in table] == [
+        ("0", "1"),
+        ("1", "1"),
+        ("2", "4"),
+        ("6", ""),
+        ("", ""),
+    ]
+    assert table[0][2] == "state: " + ", ".join(f"{number} {state}" for number, state in enumerate(TaskState))
+    assert (packed[0], packed[1]) == (2, 0)
+    length = int.from_bytes(packed[2:6], "big")
+    facts = json.loads(packed[6 : 6 + length])
+    assert facts == {"state": "running", "created_at": 1.5, "keep": False}
+    assert packed[6 + length :] == b"outcome"
+    assert set(Record.__slots__) <= set(re.findall(r"`(\w+)`", described))
+
+
+def test_the_dead_letter_byte_by_byte() -> None:
+    packed = pack_letter(DeadLetter("i", "f", "r", "e", 1, 2, 3.0), "s", b"message")
+    length = int.from_bytes(packed[:4], "big")
+    assert packed[4 + length :] == b"message"
+    (facts,) = (
+        cells[2] for cells in rows(TASKS.split("### A dead letter")[1], "| offset | size | meaning |")[1:2]
+    )
+    assert re.findall(r"`(\w+)`", facts) == list(json.loads(packed[4 : 4 + length]))

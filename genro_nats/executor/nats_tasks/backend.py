@@ -134,6 +134,9 @@ class NatsTasks:
 
     async def _settled(self, id: str, timeout: float | None) -> Stored:
         try:
+            told = await self._outcomes.told(id, timeout)
+            if told is not None:
+                return told
             async with asyncio.timeout(timeout):
                 return await self._outcomes.wait(id, self._lookup.waiting)
         except TimeoutError:

@@ -99,6 +99,28 @@ class Outcomes:
         """The settled state, if it has been told and nobody has forgotten it."""
         return self._recent.get(id)
 
+    async def told(self, id: str, timeout: float | None) -> Stored | None:
+        """The settled state of a task whose end is expected; None: this one's is not, use ``wait``.
+
+        Raises:
+            TimeoutError: not within ``timeout`` seconds.
+        """
+        if id not in self._expected:
+            return None
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Stored] = loop.create_future()
+        # A timer of its own costs a fraction of what asyncio.timeout does.
+        timer = None if timeout is None else loop.call_later(timeout, _fail, waiter, TimeoutError())
+        entry = await self._entry(id)
+        entry.waiters.add(waiter)
+        try:
+            return await waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
+            entry.waiters.discard(waiter)
+            await self._release(id, entry)
+
     async def wait(self, id: str, exists: Callable[[str], Awaitable[object]]) -> Stored:
         """The settled state. ``exists(id)`` is awaited where nothing is stored, and raises if there is no task."""
         if (kept := self._recent.get(id)) is not None:
@@ -230,7 +252,7 @@ class Outcomes:
             self._read(wanted[subject], message.data, message.seq)
 
 
-def _fail(waiter: asyncio.Future[Stored], error: ExecutorError) -> None:
+def _fail(waiter: asyncio.Future[Stored], error: Exception) -> None:
     if not waiter.done():
         waiter.set_exception(error)
         waiter.exception()  # one that left does not look at it

@@ -16,7 +16,7 @@ from nats.aio.transport import TcpTransport
 from genro_nats.codec.frame import Buffer, size
 from genro_nats.transport.transfer.cutter import HEAD, Cutter, Taker
 
-__all__ = ["cut", "send", "take_whole"]
+__all__ = ["cut", "send", "take_whole", "write_pending"]
 
 
 def cut(client: Client, number: int, taker: Taker) -> None:
@@ -60,6 +60,17 @@ async def send(client: Client, subject: str, reply: str, pieces: Sequence[Buffer
         transport.write(piece)
     transport.write(b"\r\n")
     await writer.drain()
+
+
+def write_pending(client: Client) -> bool:
+    """Write what nats-py has pending, without a turn of the loop in which its flusher would; False: it can't be."""
+    writer = _writer(client)
+    if writer is None or writer.transport.is_closing():
+        return False
+    pending, client._pending = client._pending, []
+    client._pending_data_size = 0
+    writer.transport.writelines(pending)
+    return True
 
 
 def _writer(client: Client) -> Any:

@@ -272,7 +272,7 @@ class HeldTask:
         self._fill(claim, TaskState.COMPLETED, "", "")
         data = pack(claim, ended.frame)
         try:
-            storing = self._service.store.post(self.task.id, data, self.task.ttl, linger=self._service.many)
+            storing = self._service.store.post(self.task.id, data, self.task.ttl, self._service.when)
         except ExecutorError:
             storing = None
         if storing is None:
@@ -283,12 +283,14 @@ class HeldTask:
     def _stored_quick(
         self, claim: Record, ended: Ended, data: bytes, storing: asyncio.Future[Message]
     ) -> None:
-        gone = storing.cancelled() or storing.exception() is not None
-        if gone or storing.result().status or b'"error"' in storing.result().data:
+        if storing.cancelled() or storing.exception() is not None or storing.result().status:
             self._service.resume(self, self._store_again(claim, ended, data))
             return
+        if b'"error"' in storing.result().data:  # refused; the usual way knows what to do
+            self._service.resume(self, self._resume(claim, ended))
+            return
         with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
-            self.delivery.ack_soon(linger=self._service.many)
+            self.delivery.ack_now(self._service.when)
         self._service.count(TaskState.COMPLETED)
         self._service.left(self)
 

@@ -28,6 +28,7 @@ from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
+from genro_nats.transport.nats import When
 from genro_nats.transport.subjects import TaskSubjects, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
@@ -334,9 +335,10 @@ class TaskService:
         self._events("task.fenced", task=task.id, function=task.function)
 
     @property
-    def many(self) -> bool:
-        """Are so many in hand that what is sent may wait a moment for others?"""
-        return len(self._held) > _MANY
+    def when(self) -> When:
+        """May what is sent wait a moment for others?"""
+        held = len(self._held)
+        return When.NOW if held == 1 else When.SOON if held <= _MANY else When.LATER
 
     def count(self, state: TaskState) -> None:
         """One more has ended."""

@@ -1,0 +1,41 @@
+"""What is known of a task, for machines and for people."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from genro_nats.cli.tables import show_table
+from genro_nats.cli.task_facts import as_json, one_line, plain, status_facts, status_lines
+from genro_nats.message import ProgressUpdate
+from genro_nats.tasks.status import TaskState, TaskStatus
+
+
+def test_any_value_becomes_json() -> None:
+    ring: list[object] = []
+    ring.append(ring)
+    assert plain({"a": (1, None)}) == {"a": [1, None]}
+    assert plain({1j}) == "{1j}"
+    assert plain({(1, 2): 3}) == "{(1, 2): 3}"
+    assert plain(ring) == "[[...]]"
+    status = TaskStatus("i", TaskState.RUNNING, 1.0, progress=ProgressUpdate(0.5, "half", {(1,): 2}))
+    found = json.loads(as_json(status_facts(status)))
+    assert (found["state"], found["progress"]) == (
+        "running",
+        {"fraction": 0.5, "text": "half", "data": "{(1,): 2}"},
+    )
+
+
+def test_what_people_see_says_something() -> None:
+    status = TaskStatus("i", TaskState.SCHEDULED, 1.0, attempts=1, error="a\nb", next_retry_at=2.0)
+    assert [name for name, _ in status_lines(status)] == [
+        "task", "state", "attempts", "created", "next retry", "error",
+    ]  # fmt: skip
+    assert dict(status_lines(status))["error"] == "a b"
+    assert one_line("\x1b[2Jgone " + "x" * 200) == "?[2Jgone " + "x" * 88 + "..."
+
+
+def test_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    show_table(("a", "bb"), [("long", "1"), ("s", "")])
+    assert capsys.readouterr().out == "a     bb\nlong  1\ns\n"
