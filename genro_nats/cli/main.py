@@ -28,7 +28,7 @@ _COMMANDS: Final = {
     "dead": "list, replay or drop what failed for good",
     "schedules": "list or remove recurring tasks",
     "server": "run the embedded nats-server in the foreground",
-    "demo": "run one real job locally, then over NATS, and kill a child on the way",
+    "demo": "run one real job locally, over NATS and as a task, and kill children on the way",
     "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
 }
 _EXAMPLES: Final = """\

@@ -16,7 +16,6 @@ class NatsExecutor(HomedExecutor):
     """Sends each call to one of the workers that serve ``prefix`` + ``subject``."""
 
     kind = "nats"
-    durable = True
 
     @property
     def address(self) -> str:
@@ -32,8 +31,15 @@ class NatsExecutor(HomedExecutor):
         return context.address == self.address
 
     @property
+    def durable(self) -> bool:  # type: ignore[override]
+        """Do its tasks outlive this process? They do, unless calls are run inline (bypass)."""
+        return not self._bypassed
+
+    @property
     def task_backend(self) -> TaskBackend:
-        """Its tasks, kept by JetStream."""
+        """Its tasks, kept by JetStream; in bypass mode by this process."""
+        if self._bypassed:
+            return super().task_backend
         return HomedTasks(self._settle, _tasks_of)
 
     def _make_engine(self) -> Engine:

@@ -267,7 +267,7 @@ class Pool(BaseExecutor):
     @property
     def task_backend(self) -> TaskBackend:
         """Who keeps this pool's tasks: this process, in memory."""
-        if self.address:
+        if self.address and not self._bypassed:
             return super().task_backend
         tasks = self._tasks
         if tasks is None or tasks.inherited:

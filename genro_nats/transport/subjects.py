@@ -35,6 +35,7 @@ import re
 from typing import Final, NamedTuple
 
 __all__ = [
+    "NONE",
     "QUEUE_GROUP",
     "PoolSubjects",
     "TaskSubjects",

@@ -72,7 +72,8 @@ class TaskFloor:
         """Store a task, and wait for its result."""
         own = f"{self._who}.{next(self._ids)}"
         subject = f"bench-floor.result.{own}"
-        result = self._waiting[subject] = asyncio.get_running_loop().create_future()
+        result: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._waiting[subject] = result
         await self._js.publish(f"bench-floor.task.{own}", data)
         return await result  # type: ignore[no-any-return]
 
@@ -93,8 +94,7 @@ class TaskFloor:
 
     async def last_of(self, stream: str) -> bytes:
         """The last message of any stream."""
-        data: bytes | None = (await self._js.get_last_msg(stream, ">")).data
-        return data or b""
+        return (await self._js.get_last_msg(stream, ">")).data or b""
 
     async def purge(self, stream: str) -> None:
         """Drop all messages of any stream."""

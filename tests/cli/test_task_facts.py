@@ -39,3 +39,15 @@ def test_what_people_see_says_something() -> None:
 def test_plain_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_table(("a", "bb"), [("long", "1"), ("s", "")])
     assert capsys.readouterr().out == "a     bb\nlong  1\ns\n"
+
+
+def test_on_a_terminal_rich_draws_and_takes_nothing_for_markup(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("genro_nats.cli.tables.fancy", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    show_table(("task", "error"), [("f" * 32, "[red]no[/red] " + "word " * 20)])
+    head, first, *rest = capsys.readouterr().out.splitlines()
+    assert head.split() == ["task", "error"]
+    assert first.startswith("f" * 32 + "  [red]no[/red] word")
+    assert len(rest) >= 3  # the error is folded, the id is not

@@ -7,9 +7,11 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from genro_nats import TaskHandle
 from genro_nats.errors import TaskFailedError
 from genro_nats.tasks.status import TaskState
 from tests.faults import jobs, task_jobs
@@ -95,7 +97,7 @@ async def test_three_deaths_of_the_child_are_enough(shared_tasks: TaskFleet, not
     await shared_tasks.worker()
     pool = shared_tasks.caller()
     async with shared_tasks.ledger() as ledger:
-        task = await pool(task_jobs.kill_child).options(retries=5).enqueue(notes.path)
+        task: TaskHandle[Any] = await pool(task_jobs.kill_child).options(retries=5).enqueue(notes.path)
         with pytest.raises(TaskFailedError, match="died 3 times"):
             await task.result(timeout=15)
         assert len(notes.lines()) == 3
@@ -112,7 +114,7 @@ async def test_three_deaths_of_the_worker_are_enough(
     pool = shared_tasks.caller()
     worker = await shared_tasks.worker(max_workers=1)
     async with shared_tasks.ledger() as ledger:
-        task = await pool.enqueue(task_jobs.kill_worker, notes.path, after)
+        task: TaskHandle[Any] = await pool.enqueue(task_jobs.kill_worker, notes.path, after)
         failed = asyncio.create_task(task.result(timeout=40))
         while not failed.done():
             await until(lambda w=worker: w.process.poll() is not None or failed.done(), 20)  # type: ignore[misc]

@@ -77,6 +77,7 @@ class HeldTask:
         "begun",
         "cancelled",
         "delivery",
+        "keyed_run",
         "listed",
         "solo",
         "started",
@@ -99,6 +100,7 @@ class HeldTask:
         self.solo = solo
         self.before: asyncio.Future[None] | None = None
         self.begun: asyncio.Future[None] | None = None
+        self.keyed_run = False  # of a schedule: no guard stood before it when the server stored it
         self.cancelled = False
         self.listed = False
         self.started = 0.0  # server time, once it runs
@@ -114,6 +116,9 @@ class HeldTask:
         except DecodeError as error:
             self._seq = error.seq
             await self._end(self._base(0), TaskState.FAILED, str(error))
+            return
+        if self.keyed_run and self._record is None and await self._service.key_taken(self.delivery):
+            await self._end(self._base(0), TaskState.CANCELLED, "another task has its key")
             return
         verdict = meet(
             self._record,

@@ -26,10 +26,12 @@ from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.direct import next_message
 from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
-from genro_nats.transport.subjects import TaskSubjects, pull_inbox
+from genro_nats.transport.schedules import fired_by
+from genro_nats.transport.subjects import NONE, TaskSubjects, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -174,6 +176,8 @@ class TaskService:
         """Begin a task in the short way; False: it has to go the usual one."""
         info = delivery.info
         waits = self._last_looked_up is not None and not self._last_looked_up.done()
+        if self._is_keyed_run(delivery):
+            return False
         if waits or info.num_delivered > 1 or info.stream_seq <= self._known:
             return False
         try:
@@ -213,7 +217,21 @@ class TaskService:
         if task.id in self._held:
             return None  # the server forgot that it gave it to us
         solo = info.num_delivered > 1 or info.stream_seq <= self._known
-        return HeldTask(self, task, delivery, solo=solo)
+        held = HeldTask(self, task, delivery, solo=solo)
+        held.keyed_run = self._is_keyed_run(delivery)
+        return held
+
+    def _is_keyed_run(self, delivery: Delivery) -> bool:
+        """Is it a schedule's run with a key?"""
+        key = delivery.subject.split(".")[-2]
+        return key != NONE and ".schedule." in fired_by(delivery.headers)
+
+    async def key_taken(self, delivery: Delivery) -> bool:
+        """Is an older task with the key of this one scheduled, queued or running?"""
+        key = delivery.subject.split(".")[-2]
+        where = self._subjects.of("task", "*", "*", key, "*")
+        first = await next_message(self._js, self._subjects.tasks_stream, where)
+        return first is not None and first.seq < delivery.info.stream_seq
 
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
