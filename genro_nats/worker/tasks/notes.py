@@ -1,4 +1,4 @@
-"""What a running task notes: progress and checkpoints, stored one after the other, the newest of each kind.
+"""What a running task notes: progress and checkpoints, stored one after the other; of checkpoints the newest.
 
 A checkpoint names the one before it, so that an attempt which has lost its lease can't
 undo what a newer one has kept.
@@ -20,6 +20,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 PROGRESS: Final = "progress"
 CHECKPOINT: Final = "checkpoint"
+_WAITING: Final = 100  # notes; of more, while the stream is away, the oldest go
 
 
 class Notes:
@@ -35,12 +36,15 @@ class Notes:
         self._ttl = ttl
         self._seq = seq
         self._mine = mine
-        self._next: dict[str, bytes] = {}
+        self._next: list[tuple[str, bytes]] = []
         self._sending: asyncio.Task[None] | None = None
 
     def put(self, what: str, data: bytes) -> None:
-        """Store it soon, unless a newer one comes first."""
-        self._next[what] = data
+        """Store it soon; of checkpoints, only the newest."""
+        if what == CHECKPOINT:
+            self._next = [note for note in self._next if note[0] != CHECKPOINT]
+        self._next.append((what, data))
+        del self._next[:-_WAITING]
         if self._sending is None:
             self._sending = asyncio.create_task(self._send())
 
@@ -52,8 +56,7 @@ class Notes:
     async def _send(self) -> None:
         try:
             while self._next:
-                what = next(iter(self._next))
-                await self._store_one(what, self._next.pop(what))
+                await self._store_one(*self._next.pop(0))
         except SequenceConflictError:
             log.debug("task %s is held elsewhere: its checkpoint here counts for nothing", self._id)
         except ExecutorError as error:
