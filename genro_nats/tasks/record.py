@@ -37,7 +37,8 @@ class Record:
     ``attempts``: how often it was begun; ``failures``: how often it raised; ``deaths``: how often its
     child or worker died. ``claim``: who runs it; no two attempts have the same. ``alone``: it did not
     wait behind another call in its child, so a death there was its own. ``task``: its message's subject.
-    ``reason``: why it was given up. ``worker`` is its inbox-id, ``pid`` the worker's parent.
+    ``misses``: how often a worker did not have its
+    function. ``reason``: why it was given up. ``worker`` is its inbox-id, ``pid`` the worker's parent.
     """
 
     state: TaskState
@@ -45,6 +46,7 @@ class Record:
     attempts: int = 0
     failures: int = 0
     deaths: int = 0
+    misses: int = 0
     claim: str = ""
     alone: bool = True
     worker: str = ""
@@ -93,6 +95,7 @@ _TYPES: Final[dict[str, tuple[type, ...]]] = {
     "attempts": (int,),
     "failures": (int,),
     "deaths": (int,),
+    "misses": (int,),
     "pid": (int,),
     "started_at": (float, int),
     "finished_at": (float, int),

@@ -55,6 +55,7 @@ class Asks:
         self._now = now
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
+        self._listening = False
         self.cancelled: OrderedDict[str, None] = OrderedDict()
 
     async def start(self) -> None:
@@ -66,10 +67,14 @@ class Asks:
             await connection.subscribe(everything, self._chosen, QUEUE_GROUP),
         ]
         connection.on_up.append(self._came_back)
+        self._listening = True
         await self._catch_up()
 
     async def aclose(self) -> None:
         """Hear no more. Can be repeated."""
+        if self._listening:
+            self._listening = False
+            self._js.connection.on_up.remove(self._came_back)
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             await self._js.connection.unsubscribe(subscription)

@@ -40,7 +40,7 @@ from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.request import call_id
-from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, type_names
+from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, after_miss, type_names
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import STORE_FAILED
@@ -362,7 +362,24 @@ class HeldTask:
         asked = facts.get("retry")
         text = f"{types[0] if types else 'error'}: {facts.get('text', '')}"
         delay = asked if isinstance(asked, int | float) else None
+        if facts.get("missing") is True:
+            await self._missed(claim, text, frame)
+            return
         await self._failed(claim, types, text, delay, frame)
+
+    async def _missed(self, claim: Record, error: str, frame: Buffer) -> None:
+        """The function is not found here: a worker with newer code may have it."""
+        claim.misses += 1
+        verdict = after_miss(claim.misses, draw=self._service.draw())
+        if isinstance(verdict, GiveUp):
+            await self._end(claim, TaskState.FAILED, verdict.reason, frame, error=error)
+            return
+        claim.attempts -= 1  # it did not begin
+        await self._later(claim, verdict.delay, error)
+
+    async def _later(self, claim: Record, delay: float, error: str) -> None:
+        due = self._service.now() + delay
+        await self._again(claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due), delay)
 
     async def _failed(
         self, claim: Record, types: Any, error: str, asked: float | None, frame: Buffer
@@ -372,9 +389,7 @@ class HeldTask:
             self.task.policy, claim.failures, types, draw=self._service.draw(), asked=asked
         )
         if isinstance(verdict, RetryAfter):
-            due = self._service.now() + verdict.delay
-            changed = claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due)
-            await self._again(changed, verdict.delay)
+            await self._later(claim, verdict.delay, error)
             return
         deadline = f"{CallTimeoutError.__module__}:{CallTimeoutError.__qualname__}" in types and not frame
         reason = f"deadline: {error}" if deadline else verdict.reason

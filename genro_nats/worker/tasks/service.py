@@ -88,24 +88,40 @@ class TaskService:
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Create the streams, carry out what was asked for meanwhile, then take tasks.
+        """Create the streams, carry out what was asked for meanwhile, then take tasks. Can be repeated.
 
         Raises:
             StreamMismatchError, ServerTooOldError: as their texts say.
             TransportError: no JetStream.
         """
+        if self.started:
+            return
+        try:
+            await self._start()
+        except BaseException:
+            await self._asks.aclose()
+            await self._clock.aclose()
+            raise
+
+    async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self._restore()
         await self._clock.start()
         await self._asks.start()
-        self._js.connection.on_down.append(self._went_down)
-        self._js.connection.on_up.append(self._came_back)
         await self._learn()
         stream = self._subjects.tasks_stream
         inbox = pull_inbox(self._options.prefix, self.worker, stream)
-        self._intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
-        await self._intake.start()
+        intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
+        await intake.start()
+        self._js.connection.on_down.append(self._went_down)
+        self._js.connection.on_up.append(self._came_back)
+        self._intake = intake
         self.adjust()
+
+    @property
+    def started(self) -> bool:
+        """Does it take tasks, or has it?"""
+        return self._intake is not None
 
     async def _restore(self) -> None:
         await ensure_streams(self._js, self._subjects, self._options)
