@@ -7,6 +7,7 @@ Every worker hears them, because any may hold the task; one that nobody holds is
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
+from genro_nats.transport.backoff import backoff
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
@@ -33,7 +35,8 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 _REMEMBERED: Final = 100_000  # ids of cancelled tasks
 _ATTEMPTS: Final = 20
-_PAUSE: Final = 0.1  # seconds between two looks whether an acknowledgement has come through
+_PAUSE: Final = (0.05, 1.0)  # seconds between two looks whether an acknowledgement has come through
+_SLACK: Final = 5.0  # seconds
 _AT_START: Final = 10_000  # requests carried out at the start
 
 
@@ -47,12 +50,14 @@ class Asks:
         store: StateStore,
         held: Callable[[str], HeldTask | None],
         now: Callable[[], float],
+        lease: float,
     ) -> None:
         self._js = js
         self._subjects = subjects
         self._store = store
         self._held = held
         self._now = now
+        self._lease = lease
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._listening = False
@@ -99,7 +104,10 @@ class Asks:
             if verb == "cancel":
                 self._cancel_here(id)
         for verb, id in asked:
-            await self._carry_out(verb, id)
+            if verb == "cancel":
+                await self._carry_out(verb, id)
+            else:
+                self._spawn(self._carry_out(verb, id))  # it may have to wait until somebody takes tasks
 
     # -- hearing ------------------------------------------------------------------
 
@@ -200,7 +208,10 @@ class Asks:
 
     async def _forget(self, id: str) -> None:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
-        for _ in range(_ATTEMPTS):
+        deadline = self._now() + 2 * self._lease + _SLACK  # an ack that was lost is made good within a lease
+        for attempt in itertools.count():
+            if self._now() > deadline:
+                return  # it stays asked for: who starts next tries again
             stored = await self._store.load(id)
             if stored is None or not stored.settled:
                 break
@@ -208,7 +219,7 @@ class Asks:
             if not subject or await get_last(self._js, stream, subject) is None:
                 await self._delete(id)
                 break
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(backoff(attempt, *_PAUSE))
         await self.done("forget", id)
 
     async def _delete(self, id: str) -> None:

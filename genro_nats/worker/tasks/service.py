@@ -72,7 +72,7 @@ class TaskService:
         self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
         self._burial = Burial(js, self._subjects)
-        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now)
+        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now, options.lease)
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._adjusting: asyncio.Handle | None = None
