@@ -31,7 +31,7 @@ from genro_nats.executor.stream import Stream
 from genro_nats.message import CallOptions
 from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.handle import DeadLetters, TaskHandle
-from genro_nats.tasks.options import TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskOptions
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule
 from genro_nats.tasks.status import TaskState, TaskStatus
@@ -197,7 +197,7 @@ class BaseExecutor(ABC):
     ) -> TaskHandle[R]: ...
     async def enqueue(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> TaskHandle[Any]:
         """Store a call as a task, with default options: see ``Function.enqueue``."""
-        request = self.task_request(unwrap(function), args, kwargs, NO_OPTIONS, TaskOptions())
+        request = self.task_request(unwrap(function), args, kwargs, NO_OPTIONS, DEFAULT_OPTIONS)
         backend = self.task_backend
         return TaskHandle(backend, await backend.enqueue(request))
 

@@ -16,7 +16,7 @@ from genro_nats.executor.function import Function
 from genro_nats.executor.relay import LoopThread
 from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.handle import CANCEL_TIMEOUT, TaskHandle
-from genro_nats.tasks.options import TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.status import TaskState, TaskStatus
 
@@ -71,7 +71,7 @@ class TaskManager:
     def _request(self, job: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> TaskRequest:
         if isinstance(job, Function):
             return job.task_request(self.executor, args, kwargs)
-        return self.executor.task_request(unwrap(job), args, kwargs, NO_OPTIONS, TaskOptions())
+        return self.executor.task_request(unwrap(job), args, kwargs, NO_OPTIONS, DEFAULT_OPTIONS)
 
     def _begin(self, storing: _Storing, request: TaskRequest) -> None:
         if backend():

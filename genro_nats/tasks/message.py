@@ -17,6 +17,7 @@ from genro_nats.errors import ConfigurationError, DecodeError
 from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, MAX_ID, TaskOptions
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import RetryPolicy
+from genro_nats.transport.subjects import from_token, is_made_up
 
 __all__ = ["TaskMessage", "for_attempt", "meta_of", "read_message"]
 
@@ -50,9 +51,14 @@ class TaskMessage:
 
 
 def meta_of(
-    id: str, at: str, trace: str, options: TaskOptions, created_at: float | None = None
-) -> dict[str, Any]:
-    """The meta of a task's frame."""
+    id: str, at: str, trace: str, options: TaskOptions, created_at: float | None = None, *, name: str = ""
+) -> bytes:
+    """The meta of a task's frame; nothing if it would say nothing that the frame and its subject don't.
+
+    ``name``: the function's stable name.
+    """
+    if options is DEFAULT_OPTIONS and at == name and not trace and created_at is None and is_made_up(id):
+        return b""
     stated = {} if options is DEFAULT_OPTIONS else _stated(options)
     if created_at is not None:
         stated["created"] = round(created_at, 6)
@@ -61,7 +67,7 @@ def meta_of(
         meta["trace"] = trace
     if stated:
         meta["task"] = stated
-    return meta
+    return json.dumps(meta).encode()
 
 
 def _stated(options: TaskOptions) -> dict[str, Any]:
@@ -78,8 +84,8 @@ def _stated(options: TaskOptions) -> dict[str, Any]:
     return stated
 
 
-def read_message(data: Buffer) -> TaskMessage:
-    """A task's message, its meta checked; nothing is unpickled.
+def read_message(data: Buffer, subject: str) -> TaskMessage:
+    """A task's message, its meta checked; nothing is unpickled. ``subject``: where it was, with its id.
 
     Raises:
         DecodeError: it is no task.
@@ -88,6 +94,11 @@ def read_message(data: Buffer) -> TaskMessage:
     if head.kind != FrameKind.CALL or not head.flags & Flag.TASK:
         raise DecodeError(f"A message of kind {head.kind} where tasks are expected.", id=head.id)
     name = name_of(data, head)
+    if not head.n_meta:
+        id = from_token(subject.rpartition(".")[2])
+        return TaskMessage(
+            id, name.decode(errors="replace"), data, head, _NO_POLICY, None, DEFAULT_RESULT_TTL, True, None
+        )
     at = 48 + head.n_name + 8 * head.n_buffers
     try:
         meta = json.loads(str(data[at : at + head.n_meta], "utf-8"))
@@ -111,7 +122,7 @@ def read_message(data: Buffer) -> TaskMessage:
 def for_attempt(task: TaskMessage, attempt: int, checkpoint: bytes | None) -> bytes:
     """The call's frame for another attempt than the first, with what an earlier one left."""
     frame, _ = decode(task.data)
-    meta = json.loads(frame.meta)
+    meta = json.loads(frame.meta) if frame.meta else {}
     frame.meta = json.dumps({**meta, "id": task.id, "attempt": attempt}).encode()
     frame.id = call_id(task.id)
     if checkpoint is not None:

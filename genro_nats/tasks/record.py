@@ -1,20 +1,23 @@
-"""A task's state as it is stored: facts as JSON, then the outcome's frame, if there is one.
+"""A task's state as it is stored: its facts, then the outcome's frame, if there is one.
 
-::
+Numbers are big-endian; a moment that never was is NaN, a missing pid 0::
 
-    0   B   state: its place in ``TaskState``, from 0
-    1   ?   is the outcome kept when it was read?
-    2   I   length of the facts
-    6       facts, JSON
-            a REPLY or ERROR frame, or nothing
+    0   B     version of this layout: 1
+    1   B     state: its place in ``TaskState``, from 0
+    2   ?     is the outcome kept when it was read?
+    3   ?     did it run alone in its child?
+    4   5I    attempts, failures, deaths, misses, pid
+    24  4d    created, started, finished, next retry: seconds since the epoch
+    56  6H    lengths of the texts, in bytes
+    68        texts, UTF-8: claim, worker, error, reason, task, function
+              a REPLY or ERROR frame, or nothing
 """
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
-from math import isfinite
+from math import isinf, isnan, nan
 from operator import attrgetter
 from typing import Any, Final
 
@@ -24,7 +27,8 @@ from genro_nats.tasks.status import TaskState, TaskStatus
 
 __all__ = ["Record", "Stored", "pack"]
 
-_HEAD: Final = struct.Struct("!B?I")
+_HEAD: Final = struct.Struct("!BB??5I4d6H")
+_VERSION: Final = 1
 _STATES: Final = tuple(TaskState)
 _CODES: Final = {state: code for code, state in enumerate(_STATES)}
 _SETTLED: Final = frozenset(state for state in _STATES if state.settled)
@@ -83,33 +87,35 @@ class Record:
 
 _NAMES: Final[tuple[str, ...]] = tuple(Record.__slots__)
 _values: Final = attrgetter(*_NAMES)
-_DEFAULTS: Final = (
-    None,
-    None,
-    *_values(Record(TaskState.PENDING, 0.0))[2:],
-)  # the first two are always stored
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-_TYPES: Final[dict[str, tuple[type, ...]]] = {
-    "state": (str,),
-    "created_at": (float, int),
-    "attempts": (int,),
-    "failures": (int,),
-    "deaths": (int,),
-    "misses": (int,),
-    "pid": (int,),
-    "started_at": (float, int),
-    "finished_at": (float, int),
-    "next_retry_at": (float, int),
-    "alone": (bool,),
-    "keep": (bool,),
-}
+_TEXTS: Final = ("claim", "worker", "error", "reason", "task", "function")
+_texts: Final = attrgetter(*_TEXTS)
+_LONGEST: Final = (1 << 16) - 1  # bytes of a text
 
 
 def pack(record: Record, outcome: Buffer = b"") -> bytes:
     """The stored form."""
-    known = zip(_NAMES, _values(record), _DEFAULTS, strict=True)
-    facts = _encode({name: value for name, value, default in known if value != default}).encode()
-    return b"".join((_HEAD.pack(_CODES[record.state], record.keep, len(facts)), facts, outcome))
+    texts = [text.encode("utf-8", "replace")[:_LONGEST] for text in _texts(record)]
+    head = _HEAD.pack(
+        _VERSION,
+        _CODES[record.state],
+        record.keep,
+        record.alone,
+        record.attempts,
+        record.failures,
+        record.deaths,
+        record.misses,
+        record.pid or 0,
+        record.created_at,
+        _moment(record.started_at),
+        _moment(record.finished_at),
+        _moment(record.next_retry_at),
+        *map(len, texts),
+    )
+    return b"".join((head, *texts, outcome))
+
+
+def _moment(seconds: float | None) -> float:
+    return nan if seconds is None else seconds
 
 
 class Stored:
@@ -119,16 +125,25 @@ class Stored:
         DecodeError: these bytes are no record; also from ``record``. Fields: ``seq``.
     """
 
-    __slots__ = ("_data", "_end", "_record", "keep", "seq", "state")
+    __slots__ = ("_data", "_end", "_head", "_record", "keep", "seq", "state")
 
     def __init__(self, data: Buffer, seq: int) -> None:
         try:
-            code, self.keep, length = _HEAD.unpack_from(data)
+            self._head = _HEAD.unpack_from(data)
+            version, code, self.keep = self._head[:3]
+            if version != _VERSION:
+                raise DecodeError(
+                    f"A task's state of layout {version}; this side knows {_VERSION}. "
+                    "Bring callers and workers to the same release of genro-nats.",
+                    seq=seq,
+                )
             self.state = _STATES[code]
         except (struct.error, IndexError) as error:
             raise DecodeError(f"A task's state that can't be read: {error!r}", seq=seq) from error
         self._data = memoryview(data)
-        self._end = _HEAD.size + length
+        self._end = _HEAD.size + sum(self._head[-len(_TEXTS) :])
+        if self._end > len(data):
+            raise DecodeError("A task's state that is cut short.", seq=seq)
         self._record: Record | None = None
         self.seq = seq
 
@@ -141,8 +156,33 @@ class Stored:
     def record(self) -> Record:
         """The facts."""
         if self._record is None:
-            self._record = _unpack(self._data[_HEAD.size : self._end], self.seq, self.state, bool(self.keep))
+            self._record = self._read()
         return self._record
+
+    def _read(self) -> Record:
+        _, _, keep, alone, attempts, failures, deaths, misses, pid, created, *rest = self._head
+        started, finished, retry, *lengths = rest
+        if isnan(created) or any(map(isinf, (created, started, finished, retry))):
+            raise DecodeError("A task's state with times that can't be.", seq=self.seq)
+        at, texts = _HEAD.size, {}
+        for name, length in zip(_TEXTS, lengths, strict=True):
+            texts[name] = str(self._data[at : at + length], "utf-8", "replace")
+            at += length
+        return Record(
+            self.state,
+            created,
+            attempts,
+            failures,
+            deaths,
+            misses,
+            alone=alone,
+            pid=pid or None,
+            started_at=_known(started),
+            finished_at=_known(finished),
+            next_retry_at=_known(retry),
+            keep=keep,
+            **texts,
+        )
 
     @property
     def outcome(self) -> memoryview:
@@ -150,16 +190,5 @@ class Stored:
         return self._data[self._end :]
 
 
-def _unpack(data: memoryview, seq: int, state: TaskState, keep: bool) -> Record:
-    try:
-        facts = json.loads(str(data, "utf-8"))
-        known = {name: _checked(name, value) for name, value in facts.items() if name in _NAMES}
-        return Record(**{**known, "state": state, "keep": keep})
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise DecodeError(f"A task's state that can't be read: {error!r}", seq=seq) from error
-
-
-def _checked(name: str, value: Any) -> Any:
-    if not isinstance(value, _TYPES.get(name, (str,))) or (type(value) is float and not isfinite(value)):
-        raise TypeError(f"{name}={value!r}")
-    return value
+def _known(moment: float) -> float | None:
+    return None if isnan(moment) else moment

@@ -38,7 +38,7 @@ class WorkerProcess:
         self._rest = b""  # the log, once its file is closed
         self._shown = 0
         self._process = subprocess.Popen(
-            [sys.executable, *(os.environ.get("WM", "-m genro_nats.testing.worker_main").split())],
+            [sys.executable, "-m", "genro_nats.testing.worker_main"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,

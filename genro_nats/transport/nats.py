@@ -40,7 +40,7 @@ log: Final = logging.getLogger("genro_nats.transport")
 _BACKOFF: Final = (0.05, 2.0)  # seconds, first and last, between attempts to reconnect; jittered
 _PING: Final = 5  # seconds; a dead socket is noticed after two unanswered ones
 _END: Final = b"\r\n"
-_LINGER: Final = 0.0003  # seconds
+_TURNS: Final = 3  # of the event loop
 _AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
 _CLOSE_TIMEOUT: Final = 2.0  # seconds
 _DROP_TIMEOUT: Final = 0.1  # seconds for a client that never was up: one whose TLS failed never closes well
@@ -58,7 +58,7 @@ class When(Enum):
     """How long a message may wait for others that go in the same write; many small ones keep two machines busy.
 
     ``NOW``: not at all, it is the only one. ``SOON``: for those of this turn of the event loop.
-    ``LATER``: some hundred microseconds.
+    ``LATER``: for those of the next few turns.
     """
 
     NOW = auto()
@@ -189,7 +189,7 @@ class Connection:
         self._subscriptions: list[Subscription] = []
         self._returning: asyncio.Task[None] | None = None
         self._closing = False
-        self._kicking: asyncio.TimerHandle | None = None
+        self._kicking: asyncio.Handle | None = None
         self._known: list[str] = []
         self._last_error: BaseException | None = None
         self.shown = ""
@@ -431,10 +431,17 @@ class Connection:
         client._pending_data_size += size + len(subject)
         if when is When.LATER:
             if self._kicking is None:
-                self._kicking = self._loop.call_later(_LINGER, self._kick)
+                self._kicking = self._loop.call_soon(self._linger, _TURNS)
         elif when is When.SOON or not write_pending(client):
             self._kick()
         return True
+
+    def _linger(self, turns: int) -> None:
+        """Wait some turns of the loop, in each of which more may come; timers are too coarse in some loops."""
+        if turns:
+            self._kicking = self._loop.call_soon(self._linger, turns - 1)
+        else:
+            self._kick()
 
     def _kick(self) -> None:
         """Let nats-py write what is pending."""

@@ -42,7 +42,9 @@ class Requester:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Hear replies from now on."""
+        """Hear replies from now on. Can be repeated."""
+        if self._subscription is not None:
+            return
         self._loop = asyncio.get_running_loop()
         self._connection.on_down.append(self._fail_all)
         self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._receive)

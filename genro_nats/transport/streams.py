@@ -19,6 +19,7 @@ __all__ = [
     "consumer_state",
     "ensure_consumer",
     "ensure_stream",
+    "stream_exists",
 ]
 
 _SECOND: Final = 1_000_000_000
@@ -143,6 +144,11 @@ async def ensure_consumer(js: JetStream, stream: str, spec: ConsumerSpec) -> Non
         f"CONSUMER.CREATE.{where}",
         stream,
     )
+
+
+async def stream_exists(js: JetStream, name: str) -> bool:
+    """Is there a stream of that name? Raises as ``JetStream.api``."""
+    return await _settings(js, f"STREAM.INFO.{name}") is not None
 
 
 async def consumer_state(js: JetStream, stream: str, consumer: str) -> ConsumerState:

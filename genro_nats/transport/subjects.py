@@ -43,6 +43,7 @@ __all__ = [
     "bulk_inbox",
     "caller_inbox",
     "from_token",
+    "is_made_up",
     "pool_subjects",
     "pull_inbox",
     "token",
@@ -155,6 +156,11 @@ class TaskSubjects:
     def told(self, id: str) -> str:
         """Where the server tells a task's states."""
         return f"{self._prefix}.told.{self._pool}.{_owner(id)}.{token(id)}"
+
+
+def is_made_up(id: str) -> bool:
+    """Has a task's id the form of those that are made up here?"""
+    return _MADE_UP.fullmatch(id) is not None
 
 
 def _owner(id: str) -> str:

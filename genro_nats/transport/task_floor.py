@@ -75,7 +75,7 @@ class TaskFloor:
         result: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._waiting[subject] = result
         await self._js.publish(f"bench-floor.task.{own}", data)
-        return await result  # type: ignore[no-any-return]
+        return await result
 
     async def store_many(self, data: bytes, number: int, in_flight: int = 256) -> None:
         """Publish tasks that nobody takes, pipelined; all are stored when this returns."""

@@ -65,7 +65,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         if not buffers:
             raise DecodeError("A call with a checkpoint that is missing.")
         checkpointed, buffers = values.loads(buffers[-1]), buffers[:-1]
-    function = cache.get(frame.name, blob, _facts(frame).get("at", "") if frame.flags & Flag.TASK else "")
+    function = cache.get(frame.name, blob, _standing(frame) if frame.flags & Flag.TASK else "")
     packed = values.loads(frame.body, buffers)
     frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
@@ -108,6 +108,11 @@ def describe(
         on_checkpoint=keep,
         look=look,
     )
+
+
+def _standing(frame: Frame) -> str:
+    """Where a task's function stood when it was stored."""
+    return str(_facts(frame).get("at", "")) or frame.name.decode(errors="replace")
 
 
 def _facts(frame: Frame) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import struct
 from pathlib import Path
 
 from genro_nats.codec import frame
@@ -84,29 +86,27 @@ def test_the_meta_of_tasks() -> None:
         retries=1, backoff=2, backoff_factor=3, max_backoff=4, retry_on=(ValueError,), give_up_on=(KeyError,),
         expires=5, result_ttl=6, keep_result=False,
     )  # fmt: skip
-    meta = meta_of("i", "m:f", "t", options, created_at=1.0)
+    meta = json.loads(meta_of("i", "m:f", "t", options, created_at=1.0))
     listed = {cells[0]: cells[1] for cells in rows(TASKS, "| key | meaning |")}
     assert set(listed) == {*meta, "attempt"}
     assert set(re.findall(r"`(\w+)`", listed["task"])) == set(meta["task"])
 
 
 def test_the_record_byte_by_byte() -> None:
-    packed = pack(Record(TaskState.RUNNING, 1.5, keep=False), b"outcome")
+    record = Record(TaskState.RUNNING, 1.5, 2, 3, 4, "claim", False, "worker", 5, 2.5, keep=False, error="é")
+    packed = pack(record, b"outcome")
     described = TASKS.split("### A task's record")[1].split("### A dead letter")[0]
     table = rows(described, "| offset | size | meaning |")
-    assert [(cells[0], cells[1]) for cells in table] == [
-        ("0", "1"),
-        ("1", "1"),
-        ("2", "4"),
-        ("6", ""),
-        ("", ""),
-    ]
-    assert table[0][2] == "state: " + ", ".join(f"{number} {state}" for number, state in enumerate(TaskState))
-    assert (packed[0], packed[1]) == (2, 0)
-    length = int.from_bytes(packed[2:6], "big")
-    facts = json.loads(packed[6 : 6 + length])
-    assert facts == {"state": "running", "created_at": 1.5, "keep": False}
-    assert packed[6 + length :] == b"outcome"
+    sizes = [(int(cells[0]), int(cells[1])) for cells in table if cells[1]]
+    assert [at + size for at, size in sizes] == [at for at, _ in sizes[1:]] + [64]
+    assert table[1][2] == "state: " + ", ".join(f"{number} {state}" for number, state in enumerate(TaskState))
+    assert list(packed[:4]) == [1, 2, 0, 0]
+    assert struct.unpack("!4I", packed[4:20]) == (2, 3, 4, 5)
+    moments = struct.unpack("!4d", packed[20:52])
+    assert moments[:2] == (1.5, 2.5)
+    assert all(map(math.isnan, moments[2:]))
+    assert struct.unpack("!6H", packed[52:64]) == (5, 6, 2, 0, 0, 0)
+    assert packed[64:] == "claimworkeré".encode() + b"outcome"
     assert set(Record.__slots__) <= set(re.findall(r"`(\w+)`", described))
 
 

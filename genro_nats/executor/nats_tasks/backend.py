@@ -14,6 +14,7 @@ from genro_nats.errors import (
     ExecutorError,
     TaskCancelledError,
     TaskFailedError,
+    TaskNotFoundError,
 )
 from genro_nats.executor.nats_tasks.graves import Graves
 from genro_nats.executor.nats_tasks.listening import Listening
@@ -33,6 +34,7 @@ from genro_nats.tasks.streams import ensure_streams
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
+from genro_nats.transport.streams import stream_exists
 from genro_nats.transport.subjects import TaskSubjects, api_inbox
 
 __all__ = ["NatsTasks"]
@@ -82,9 +84,27 @@ class NatsTasks:
         await self._outcomes.start()
         self._ready = True
 
+    async def _there(self) -> bool:
+        """Has the pool any streams? Who only looks creates none: a wrong subject would leave some behind."""
+        if not self._ready:
+            await self._js.start()
+            if not await stream_exists(self._js, self._subjects.dead_stream):  # the last one to be created
+                return False
+            await self.start()
+        return True
+
+    async def _look_at(self, id: str) -> None:
+        if not await self._there():
+            raise TaskNotFoundError(
+                f"No task {id!r}: nobody has used tasks of subject {self._options.subject!r} with prefix "
+                f"{self._options.prefix!r} at {self._connection.shown} yet. Check all three.",
+                task_id=id,
+            )
+
     async def aclose(self) -> None:
         """Hear no more; the tasks live on."""
         if self._starting is None:
+            await self._js.aclose()
             return
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
@@ -118,12 +138,12 @@ class NatsTasks:
 
     async def status(self, id: str) -> TaskStatus:
         """See ``TaskBackend``."""
-        await self.start()
+        await self._look_at(id)
         return (await self._lookup.status(id))[0]
 
     async def result(self, id: str, timeout: float | None) -> Any:
         """See ``TaskBackend``."""
-        await self.start()
+        await self._look_at(id)
         stored = self._outcomes.known(id) or await self._settled(id, timeout)
         try:
             return _value(id, stored)
@@ -146,7 +166,7 @@ class NatsTasks:
 
     async def cancel(self, id: str, timeout: float) -> bool:
         """See ``TaskBackend``."""
-        await self.start()
+        await self._look_at(id)
         status, _ = await self._lookup.status(id)
         if status.settled:
             return status.state is TaskState.CANCELLED
@@ -159,7 +179,7 @@ class NatsTasks:
 
     async def watch(self, id: str) -> Watch:
         """See ``TaskBackend``."""
-        await self.start()
+        await self._look_at(id)
         progress = self._subjects.about("note", "progress", id)
         watch = Watch(id, self._connection, progress, self._outcomes, self._lookup)
         await watch.start()
@@ -169,7 +189,8 @@ class NatsTasks:
 
     async def tasks(self, state: TaskState | None, limit: int) -> list[TaskStatus]:
         """See ``TaskBackend``."""
-        await self.start()
+        if not await self._there():
+            return []
         return await self._lookup.tasks(state, limit)
 
     async def schedule(self, name: str, spec: ScheduleSpec, request: TaskRequest) -> None:
@@ -179,28 +200,28 @@ class NatsTasks:
 
     async def schedules(self) -> list[Schedule]:
         """See ``TaskBackend``."""
-        await self.start()
+        if not await self._there():
+            return []
         return await self._recurring.list()
 
     async def unschedule(self, name: str) -> bool:
         """See ``TaskBackend``."""
-        await self.start()
-        return await self._recurring.remove(name)
+        return await self._there() and await self._recurring.remove(name)
 
     async def dead(self, limit: int) -> list[DeadLetter]:
         """See ``TaskBackend``."""
-        await self.start()
+        if not await self._there():
+            return []
         return await self._graves.list(limit)
 
     async def replay(self, id: str) -> str:
         """See ``TaskBackend``."""
-        await self.start()
+        await self._look_at(id)
         return await self._graves.replay(id)
 
     async def drop(self, id: str) -> bool:
         """See ``TaskBackend``."""
-        await self.start()
-        return await self._graves.drop(id)
+        return await self._there() and await self._graves.drop(id)
 
 
 def _value(id: str, stored: Stored) -> Any:

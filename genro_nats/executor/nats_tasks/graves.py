@@ -47,7 +47,7 @@ class Graves:
         fresh = (self._owner + new_id().hex())[: 2 * OWNER]
         try:
             frame, _ = decode(data)
-            meta = json.loads(frame.meta)
+            meta = json.loads(frame.meta) if frame.meta else {}
         except (DecodeError, ValueError) as error:
             raise TaskError(
                 f"The dead letter {id!r} holds no call that could be replayed: {error}", task_id=id

@@ -162,7 +162,7 @@ def _waiting_status(id: str, message: StoredMessage) -> TaskStatus:
     state = TaskState.SCHEDULED if ".later." in message.subject else TaskState.PENDING
     stored_at = from_rfc3339(message.time)
     try:
-        created_at = read_message(message.data).created_at
+        created_at = read_message(message.data, message.subject).created_at
     except DecodeError:
         created_at = None  # its worker will say what is wrong with it
     return TaskStatus(id, state, stored_at if created_at is None else created_at)

@@ -69,4 +69,4 @@ def _read(message: StoredMessage) -> Schedule | None:
     spec = ScheduleSpec(cron, told.timezone, told.every)
     created = from_rfc3339(message.time)
     name = from_token(message.subject.rpartition(".")[2])
-    return Schedule(name, spec, read_message(message.data).function, created)
+    return Schedule(name, spec, read_message(message.data, message.subject).function, created)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
@@ -211,8 +210,8 @@ class Submitter:
         frame = self._encoder.frame(call, seconds, Flag.TASK | Flag.PROGRESS)
         frame.id = call_id(request.id)
         frame.name = request.name.encode()
-        meta = meta_of(request.id, label(call.function), call.trace_id, request.options, created_at)
-        frame.meta = json.dumps(meta).encode()
+        at = label(call.function)
+        frame.meta = meta_of(request.id, at, call.trace_id, request.options, created_at, name=request.name)
         return encode(frame)
 
     async def _existing(self, publication: Publication) -> str | None:

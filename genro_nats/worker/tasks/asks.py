@@ -186,7 +186,7 @@ class Asks:
     async def _settle_cancelled(
         self, id: str, waiting: StoredMessage, record: Record | None, seq: int
     ) -> None:
-        task = read_message(waiting.data)
+        task = read_message(waiting.data, waiting.subject)
         created = task.created_at or from_rfc3339(waiting.time)
         base = record or Record(TaskState.PENDING, created, function=task.function, keep=task.keep)
         settled = base.to(

@@ -417,6 +417,10 @@ class HeldTask:
         except PayloadTooLargeError as too_large:
             await self._too_large(settled, too_large)
             return
+        except SequenceConflictError:
+            if not completed:
+                await self._service.unbury(self.task)
+            raise
         if completed and self.solo:
             await self._service.ended_well(self.task)
         await self.delivery.ack()

@@ -197,7 +197,7 @@ class TaskService:
         if waits or info.num_delivered > 1 or info.stream_seq <= self._known:
             return False
         try:
-            task = self._asks.scheduled(read_message(delivery.data), delivery)
+            task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError:
             return False
         if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
@@ -225,7 +225,7 @@ class TaskService:
         info = delivery.info
         self._crowded = info.pending > 0
         try:
-            task = self._asks.scheduled(read_message(delivery.data), delivery)
+            task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError as error:
             self._events("task.unreadable", subject=delivery.subject, error=str(error))
             await self._burial.unreadable(delivery, error, self.now())
@@ -358,6 +358,12 @@ class TaskService:
     async def ended_well(self, task: TaskMessage) -> None:
         """A task that was begun before has ended well; its worker may have died while it buried it."""
         await self._burial.undo(task)
+
+    async def unbury(self, task: TaskMessage) -> None:
+        """It was buried by who no longer holds it: the letter stays only if it has failed for others too."""
+        stored = await self.store.load(task.id)
+        if stored is None or stored.state is not TaskState.FAILED:
+            await self._burial.undo(task)
 
     async def cancelled(self, task: TaskMessage) -> None:
         """Its cancelling was asked for, and is done."""
