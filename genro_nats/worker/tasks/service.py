@@ -9,7 +9,6 @@ import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     ConnectionLostError,
@@ -22,7 +21,6 @@ from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
-from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
@@ -33,7 +31,7 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -49,8 +47,7 @@ _CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted an
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_NOTES: Final = 1000  # progress on its way
-_CHECKPOINT_TTL: Final = 2 * MAX_DELAY  # seconds: any wait for the next attempt; it is dropped with the task
+_LETTING_GO: Final = 1.0  # seconds in which a leaving worker says that others may have what it still holds
 
 
 class TaskService:
@@ -76,7 +73,7 @@ class TaskService:
         self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
         self._burial = Burial(js, self._subjects)
-        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now)
+        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now, options.lease)
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._adjusting: asyncio.Handle | None = None
@@ -93,24 +90,40 @@ class TaskService:
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Create the streams, carry out what was asked for meanwhile, then take tasks.
+        """Create the streams, carry out what was asked for meanwhile, then take tasks. Can be repeated.
 
         Raises:
             StreamMismatchError, ServerTooOldError: as their texts say.
             TransportError: no JetStream.
         """
+        if self.started:
+            return
+        try:
+            await self._start()
+        except BaseException:
+            await self._asks.aclose()
+            await self._clock.aclose()
+            raise
+
+    async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self._restore()
         await self._clock.start()
         await self._asks.start()
-        self._js.connection.on_down.append(self._went_down)
-        self._js.connection.on_up.append(self._came_back)
         await self._learn()
         stream = self._subjects.tasks_stream
         inbox = pull_inbox(self._options.prefix, self.worker, stream)
-        self._intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
-        await self._intake.start()
+        intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
+        await intake.start()
+        self._js.connection.on_down.append(self._went_down)
+        self._js.connection.on_up.append(self._came_back)
+        self._intake = intake
         self.adjust()
+
+    @property
+    def started(self) -> bool:
+        """Does it take tasks, or has it?"""
+        return self._intake is not None
 
     async def _restore(self) -> None:
         await ensure_streams(self._js, self._subjects, self._options)
@@ -120,20 +133,33 @@ class TaskService:
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
-        try:
+        for held in list(self._held.values()):
+            held.give_back()
+        await self._empty(timeout)
+        left = len(self._held)
+        await self._let_go()
+        return left
+
+    async def _empty(self, timeout: float) -> None:
+        """Wait until nothing is held, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._held:
                     self._idle.clear()
                     await self._idle.wait()
-        except TimeoutError:
-            pass
-        return len(self._held)
+
+    async def _let_go(self) -> None:
+        """End what is held; another worker may have it at once."""
+        for held in list(self._held.values()):
+            held.let_go()
+        await self._empty(_LETTING_GO)
 
     async def aclose(self) -> None:
-        """Let go: what is still held goes to another worker once the lease ends. Can be repeated."""
+        """Let go: what is still held goes to another worker. Can be repeated."""
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
+        await self._let_go()
         await self._asks.aclose()
         await self._clock.aclose()
         for timer in (self._claiming, self._adjusting, self._uncrowding):
@@ -329,13 +355,6 @@ class TaskService:
         """A random number from 0 to 1."""
         return random.random()
 
-    def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
-        """Store progress or a checkpoint, without waiting for it."""
-        if what == "checkpoint":
-            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=_CHECKPOINT_TTL))
-        elif len(self._running) < _NOTES:
-            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
-
     def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
         """It went back to the queue."""
         self.counts["reruns"] += 1
@@ -395,7 +414,7 @@ class TaskService:
         for held in list(self._held.values()):
             if renew:
                 self._renew(held)
-            if held.started and self.now() - held.started >= _WAITED:
+            if held.started and (self.leaving or self.now() - held.started >= _WAITED):
                 held.give_back()
             if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
                 held.listed = True
