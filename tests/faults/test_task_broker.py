@@ -103,8 +103,8 @@ async def test_callers_killed_while_they_enqueue(shared_tasks: TaskFleet, notes:
     async with shared_tasks.ledger() as ledger:
         rounds = [_killed(shared_tasks, notes, n * 10_000, "many" if n % 2 else "one") for n in range(12)]
         for begin in range(0, len(rounds), 3):
-            for ids in await asyncio.gather(*rounds[begin : begin + 3]):
-                confirmed |= ids
+            for found in await asyncio.gather(*rounds[begin : begin + 3]):
+                confirmed |= found
         stream, subject = ledger.subjects.tasks_stream, ledger.subjects.of("task", ">")
         stored = await scan(ledger.js, stream, subject, limit=100_000)
         ids = [from_token(message.subject.rpartition(".")[2]) for message in stored]
