@@ -8,7 +8,7 @@ from typing import Final
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
-from genro_nats.transport.direct import get_last
+from genro_nats.transport.direct import get_last, purge_subject
 from genro_nats.transport.jetstream import STORE_FAILED, JetStream
 from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.publisher import Publication, Publisher
@@ -116,3 +116,7 @@ class StateStore:
         subject = self._subjects.about("note", "checkpoint", id)
         found = await get_last(self._js, self._subjects.states_stream, subject)
         return (None, 0) if found is None else (found.data, found.seq)
+
+    async def unnote(self, what: str, id: str) -> None:
+        """Drop what was noted as "progress" or "checkpoint"; workers may, callers have no right to."""
+        await purge_subject(self._js, self._subjects.states_stream, self._subjects.about("note", what, id))

@@ -43,7 +43,9 @@ __all__ = [
     "bulk_inbox",
     "caller_inbox",
     "from_token",
+    "is_later",
     "is_made_up",
+    "is_schedule",
     "pool_subjects",
     "pull_inbox",
     "token",
@@ -88,6 +90,16 @@ def pull_inbox(prefix: str, worker: str, consumer: str) -> str:
 def api_inbox(prefix: str, who: str) -> str:
     """Where one caller or worker hears JetStream's answers."""
     return f"{prefix}.api.{who}."
+
+
+def is_schedule(subject: str) -> bool:
+    """Is it that of a recurring task? Prefixes may hold any words, so subjects are read from their ends."""
+    return subject.split(".")[-3:-2] == ["schedule"]
+
+
+def is_later(subject: str) -> bool:
+    """Is it that of a task that waits for a time?"""
+    return subject.split(".")[-4:-3] == ["later"]
 
 
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-]+")

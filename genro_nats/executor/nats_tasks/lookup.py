@@ -20,7 +20,7 @@ from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.transport.direct import StoredMessage, get_last, multi_last, next_message, scan
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.subjects import TaskSubjects, from_token, is_later, token
 from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Lookup", "read_progress"]
@@ -159,7 +159,7 @@ def _recorded(message: StoredMessage) -> TaskStatus | None:
 
 
 def _waiting_status(id: str, message: StoredMessage) -> TaskStatus:
-    state = TaskState.SCHEDULED if ".later." in message.subject else TaskState.PENDING
+    state = TaskState.SCHEDULED if is_later(message.subject) else TaskState.PENDING
     stored_at = from_rfc3339(message.time)
     try:
         created_at = read_message(message.data, message.subject).created_at

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import UTC, datetime
 from math import inf
 from typing import Final
@@ -25,7 +26,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.schedules import at_headers, fired_by, require_delays
 from genro_nats.transport.streams import consumer_state
-from genro_nats.transport.subjects import TaskSubjects, from_token, token
+from genro_nats.transport.subjects import TaskSubjects, from_token, is_schedule, token
 from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Backlog", "Submitter", "run_id"]
@@ -46,28 +47,45 @@ class Backlog:
         self._wait = wait
         self._name = name
         self._admitted = 0
+        self._on_way = 0  # admitted, and perhaps not stored yet
+        self._looking = asyncio.Lock()
 
-    async def admit(self) -> None:
-        """Room for one more. Raises ExecutorOverloadError, if the pool does not wait."""
+    async def admit(self, most: int = 1) -> int:
+        """Room for some more, at most so many; each is to be ``landed``.
+
+        Raises ExecutorOverloadError, if the pool does not wait.
+        """
         if self._limit is None:
-            return
+            return most
+        async with self._looking:
+            await self._look(self._limit)
+            taken = min(most, self._admitted)
+            self._admitted -= taken
+            self._on_way += taken
+        return taken
+
+    def landed(self, count: int = 1) -> None:
+        """So many that were admitted are stored, or never will be."""
+        self._on_way -= count
+
+    async def _look(self, limit: int) -> None:
+        """See to it that at least one may come."""
         pause, longest = _PAUSE
         while self._admitted <= 0:
-            waiting = await self._waiting()
-            self._admitted = min(_TOGETHER, self._limit - waiting)
+            waiting = await self._waiting() + self._on_way
+            self._admitted = min(_TOGETHER, limit - waiting)
             if self._admitted > 0:
                 break
             if not self._wait:
                 raise ExecutorOverloadError(
-                    f"Pool '{self._name}' has {waiting:,} tasks waiting; max_queued is {self._limit:,}. "
+                    f"Pool '{self._name}' has {waiting:,} tasks waiting; max_queued is {limit:,}. "
                     "Try again later, start more workers, or raise max_queued.",
                     executor=self._name,
-                    max_queued=self._limit,
+                    max_queued=limit,
                     retry_after=longest,
                 )
             await asyncio.sleep(pause)
             pause = min(longest, pause * 2)
-        self._admitted -= 1
 
     async def _waiting(self) -> int:
         states = await asyncio.gather(*(consumer_state(self._js, self._stream, level) for level in LEVELS))
@@ -102,10 +120,16 @@ class Submitter:
         if request.options.id is not None and await self._store.load(request.id) is not None:
             return request.id
         await self._backlog.admit()
+        try:
+            return await self._enqueue(request)
+        finally:
+            self._backlog.landed()
+
+    async def _enqueue(self, request: TaskRequest) -> str:
         publication = await self._publication(request)
         self._outcomes.expect(request.id)
         try:
-            existing = await self._store_once(publication)
+            existing = await self._store_once(request, publication)
         except BaseException:
             self._outcomes.unexpect(request.id)
             raise
@@ -113,11 +137,14 @@ class Submitter:
             self._outcomes.unexpect(request.id)
         return existing or request.id
 
-    async def _store_once(self, publication: Publication) -> str | None:
+    async def _store_once(self, request: TaskRequest, publication: Publication) -> str | None:
         """Store it, unless its key or id is taken: then the id of the task that has it."""
         for attempt in range(_ATTEMPTS):
             try:
-                await self._publisher.publish_one(publication)
+                ack = await self._publisher.publish_one(publication)
+                if ack.duplicate and not await self._is_there(request):
+                    # One with this id was settled and forgotten, and the server still remembers the id.
+                    await self._publisher.publish_one(replace(publication, msg_id=""))
                 return None
             except SequenceConflictError:
                 existing = await self._existing(publication)
@@ -125,12 +152,34 @@ class Submitter:
                 return existing
             # Settled, and not yet off the queue: a moment, or a lease if its worker died in that moment.
             await asyncio.sleep(backoff(attempt, *_PAUSE_FOR_KEY))
-        raise TaskError(f"The key or id of {publication.msg_id} is held by a settled task: try again.")
+        raise TaskError(f"The key or id of {request.id} is held by a settled task: try again.")
+
+    async def _is_there(self, request: TaskRequest) -> bool:
+        """Is the task known, one way or another? Others than those with an id of somebody's own always are."""
+        if request.options.id is None or await self._store.load(request.id) is not None:
+            return True
+        where = self._subjects.of("task", "*", "*", "*", token(request.id))
+        if await get_last(self._js, self._subjects.tasks_stream, where) is not None:
+            return True
+        return await self._store.load(request.id) is not None  # it may have ended between the two looks
 
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         """Store many, pipelined; those that have to be looked at one by one are stored so."""
         if any(request.options.key or request.options.id for request in requests):
             return [await self._caught(request) for request in requests]
+        outcomes: list[str | ExecutorError] = []
+        while left := len(requests) - len(outcomes):
+            try:
+                room = await self._backlog.admit(left)
+            except ExecutorError as error:
+                return [*outcomes, *[error] * left]
+            try:
+                outcomes += await self._together(requests[len(outcomes) : len(outcomes) + room])
+            finally:
+                self._backlog.landed(room)
+        return outcomes
+
+    async def _together(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         publications: list[Publication | ExecutorError] = []
         for request in requests:
             publications.append(await self._prepared(request))
@@ -157,7 +206,6 @@ class Submitter:
 
     async def _prepared(self, request: TaskRequest) -> Publication | ExecutorError:
         try:
-            await self._backlog.admit()
             publication = await self._publication(request)
         except ExecutorError as error:
             return error
@@ -184,7 +232,7 @@ class Submitter:
             else subjects.task(options.priority, options.key, request.id, later=True),
             data,
             headers,
-            request.id,
+            token(request.id),  # a header would lose spaces at its ends
             0 if guard else None,
             guard,
         )
@@ -226,6 +274,6 @@ class Submitter:
 def run_id(found: StoredMessage) -> str:
     """The id of the task that a stored message is; a schedule's runs have the time in theirs."""
     id = from_token(found.subject.rpartition(".")[2])
-    if ".schedule." not in fired_by(found.headers):
+    if not is_schedule(fired_by(found.headers)):
         return id
     return f"{id}.{datetime.fromtimestamp(from_rfc3339(found.time), UTC):%Y%m%dT%H%M%SZ}"

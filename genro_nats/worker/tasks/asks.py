@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from genro_nats.errors import DecodeError, SequenceConflictError
+from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
@@ -25,7 +26,7 @@ from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, 
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token
+from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects, from_token, is_later, is_schedule
 from genro_nats.transport.times import from_rfc3339
 from genro_nats.worker.tasks.held import HeldTask
 
@@ -36,8 +37,9 @@ log: Final = logging.getLogger("genro_nats.worker")
 _REMEMBERED: Final = 100_000  # ids of cancelled tasks
 _ATTEMPTS: Final = 20
 _PAUSE: Final = (0.05, 1.0)  # seconds between two looks whether an acknowledgement has come through
-_SLACK: Final = 5.0  # seconds
+_LATE: Final = 5.0  # seconds
 _AT_START: Final = 10_000  # requests carried out at the start
+_SLACK: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
 
 
 class Asks:
@@ -55,13 +57,14 @@ class Asks:
         self._js = js
         self._subjects = subjects
         self._store = store
+        self._lookup = Lookup(js, subjects, store)
         self._held = held
         self._now = now
         self._lease = lease
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._listening = False
-        self.cancelled: OrderedDict[str, None] = OrderedDict()
+        self._cancelled: OrderedDict[str, float] = OrderedDict()  # by id: when that was asked
 
     async def start(self) -> None:
         """Hear requests from now on, and carry out those that are stored."""
@@ -100,9 +103,9 @@ class Asks:
             self._js, self._subjects.states_stream, self._subjects.of("ask", ">"), limit=_AT_START
         )
         asked = [self._read(message.subject) for message in stored]
-        for verb, id in asked:
+        for (verb, id), message in zip(asked, stored, strict=True):
             if verb == "cancel":
-                self._cancel_here(id)
+                self._cancel_here(id, from_rfc3339(message.time))
         for verb, id in asked:
             if verb == "cancel":
                 await self._carry_out(verb, id)
@@ -114,7 +117,7 @@ class Asks:
     def _heard(self, message: Message) -> None:
         verb, id = self._read(message.subject)
         if verb == "cancel":
-            self._cancel_here(id)
+            self._cancel_here(id, self._now())
 
     def _chosen(self, message: Message) -> None:
         self._spawn(self._carry_out(*self._read(message.subject)))
@@ -124,10 +127,17 @@ class Asks:
         *_, verb, _owner, id = subject.split(".")
         return verb, from_token(id)
 
-    def _cancel_here(self, id: str) -> None:
-        self.cancelled[id] = None
-        if len(self.cancelled) > _REMEMBERED:
-            self.cancelled.popitem(last=False)
+    def is_cancelled(self, task: TaskMessage, delivery: Delivery) -> bool:
+        """Was its cancelling asked for? What was asked of an earlier task with its id is not meant for it."""
+        asked_at = self._cancelled.get(task.id)
+        created_at = task.created_at or delivery.info.stored_at
+        return asked_at is not None and created_at <= asked_at + _SLACK
+
+    def _cancel_here(self, id: str, asked_at: float) -> None:
+        self._cancelled[id] = asked_at
+        self._cancelled.move_to_end(id)
+        if len(self._cancelled) > _REMEMBERED:
+            self._cancelled.popitem(last=False)
         held = self._held(id)
         if held is not None:
             held.cancel()
@@ -164,7 +174,7 @@ class Asks:
                 break
             if stored is not None and stored.record.state is TaskState.RUNNING:
                 return
-            waiting = await self._waiting(id)
+            waiting = await self._lookup.message(id)
             if waiting is None:
                 break  # it was never there, or has just ended
             try:
@@ -176,12 +186,6 @@ class Asks:
             await self._remove(waiting)
             break
         await self.done("cancel", id)
-
-    async def _waiting(self, id: str) -> StoredMessage | None:
-        from genro_nats.transport.subjects import token
-
-        where = self._subjects.of("task", "*", "*", "*", token(id))
-        return await get_last(self._js, self._subjects.tasks_stream, where)
 
     async def _settle_cancelled(
         self, id: str, waiting: StoredMessage, record: Record | None, seq: int
@@ -199,16 +203,23 @@ class Asks:
         )
         await self._store.save(id, settled, expected=seq, ttl=task.ttl)
         await self._store.note("index", TaskState.CANCELLED, id, ttl=task.ttl)
+        if settled.attempts:
+            await self._store.unnote("checkpoint", id)
 
     async def _remove(self, waiting: StoredMessage) -> None:
         """Take a task off the queue, and off the list of those that are due later."""
-        for phase in ("later", "now"):
-            subject = waiting.subject.replace(".later.", ".now.") if phase == "now" else waiting.subject
-            await purge_subject(self._js, self._subjects.tasks_stream, subject)
+        stream, subject = self._subjects.tasks_stream, waiting.subject
+        if is_schedule(fired_by(waiting.headers)):  # other runs have the same subject
+            await self._js.api(f"STREAM.MSG.DELETE.{stream}", {"seq": waiting.seq})
+            return
+        await purge_subject(self._js, stream, subject)
+        if is_later(subject):
+            tokens = subject.split(".")
+            await purge_subject(self._js, stream, ".".join([*tokens[:-4], "now", *tokens[-3:]]))
 
     async def _forget(self, id: str) -> None:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
-        deadline = self._now() + 2 * self._lease + _SLACK  # an ack that was lost is made good within a lease
+        deadline = self._now() + 2 * self._lease + _LATE  # an ack that was lost is made good within a lease
         for attempt in itertools.count():
             if self._now() > deadline:
                 return  # it stays asked for: who starts next tries again
@@ -225,16 +236,14 @@ class Asks:
     async def _delete(self, id: str) -> None:
         """All that is stored of a task: another one may come to have its id."""
         for what in ("progress", "checkpoint"):
-            await purge_subject(
-                self._js, self._subjects.states_stream, self._subjects.about("note", what, id)
-            )
+            await self._store.unnote(what, id)
         await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
 
     # -- the runs of schedules ---------------------------------------------------------
 
     def scheduled(self, task: TaskMessage, delivery: Delivery) -> TaskMessage:
         """A schedule's run under an id of its own; any other task as it is."""
-        if ".schedule." not in fired_by(delivery.headers):
+        if not is_schedule(fired_by(delivery.headers)):
             return task
         fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
         return task.named(f"{task.id}.{fired:%Y%m%dT%H%M%SZ}")

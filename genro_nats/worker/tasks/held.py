@@ -134,6 +134,7 @@ class HeldTask:
             case Settle():
                 await self._end(self._base(verdict.deaths), verdict.state, verdict.reason)
             case Drop():
+                await self._service.store.unnote("checkpoint", self.task.id)
                 await self.delivery.ack()
 
     async def _look(self) -> None:
@@ -223,6 +224,7 @@ class HeldTask:
         if kind == FrameKind.PROGRESS:
             self._note(PROGRESS, data)
         elif kind == FrameKind.CHECKPOINT:
+            self._checkpoint = b""  # an attempt of this one has begun: only that there is one matters
             self._note(CHECKPOINT, _body(data))
 
     def _note(self, what: str, data: Buffer) -> None:
@@ -423,6 +425,8 @@ class HeldTask:
             raise
         if completed and self.solo:
             await self._service.ended_well(self.task)
+        if self._checkpoint is not None:
+            await self._service.store.unnote("checkpoint", self.task.id)
         await self.delivery.ack()
         self._service.count(state)
         if state is TaskState.CANCELLED:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from genro_nats.errors import ExecutorError, SequenceConflictError
+from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.store import StateStore
 
 __all__ = ["CHECKPOINT", "PROGRESS", "Notes"]
@@ -20,6 +21,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 PROGRESS: Final = "progress"
 CHECKPOINT: Final = "checkpoint"
+_CHECKPOINT_TTL: Final = 2 * MAX_DELAY  # seconds: any wait for the next attempt; it is dropped with the task
 _WAITING: Final = 100  # notes; of more, while the stream is away, the oldest go
 
 
@@ -79,5 +81,5 @@ class Notes:
 
     async def _keep(self, data: bytes) -> None:
         self._seq = await self._store.note(
-            "note", CHECKPOINT, self._id, data, ttl=self._ttl, expected=self._seq
+            "note", CHECKPOINT, self._id, data, ttl=_CHECKPOINT_TTL, expected=self._seq
         )

@@ -25,13 +25,13 @@ from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
-from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.delivery import Delivery, DeliveryInfo
 from genro_nats.transport.direct import next_message
 from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -43,6 +43,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
+_CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted any more goes back when it comes
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
@@ -78,7 +79,8 @@ class TaskService:
         self._adjusting: asyncio.Handle | None = None
         self._short = False  # the last task was
         self._last_looked_up: asyncio.Future[None] | None = None
-        self._crowded = False  # others waited behind the last one
+        self._uncrowding: asyncio.TimerHandle | None = None
+        self._crowded_until = 0.0  # others waited behind one that was taken not long before
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
         self._claiming: asyncio.TimerHandle | None = None
@@ -160,7 +162,7 @@ class TaskService:
         await self._let_go()
         await self._asks.aclose()
         await self._clock.aclose()
-        for timer in (self._claiming, self._adjusting):
+        for timer in (self._claiming, self._adjusting, self._uncrowding):
             if timer is not None:
                 timer.cancel()
         for task in list(self._running):
@@ -186,7 +188,9 @@ class TaskService:
 
     def _taken(self, delivery: Delivery) -> None:
         if not self._begun_quick(delivery):
-            self._spawn(self._serve(delivery))
+            # From now on those behind it wait for it to begin.
+            before, self._last_looked_up = self._last_looked_up, self._loop.create_future()
+            self._spawn(self._serve(delivery, before, self._last_looked_up))
 
     def _begun_quick(self, delivery: Delivery) -> bool:
         """Begin a task in the short way; False: it has to go the usual one."""
@@ -200,30 +204,43 @@ class TaskService:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError:
             return False
-        if task.expires is not None or task.id in self._held or task.id in self._asks.cancelled:
+        if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         held = HeldTask(self, task, delivery, solo=False)
         self._enter(held)
         held.begin_quick()
         self.adjust()
         return True
 
-    async def _serve(self, delivery: Delivery) -> None:
+    async def _serve(
+        self, delivery: Delivery, before: asyncio.Future[None] | None, begun: asyncio.Future[None]
+    ) -> None:
         try:
             held = await self._received(delivery)
             if held is not None:
+                held.before, held.begun = before, begun
                 await self._hold(held)
         except SequenceConflictError:
             pass  # somebody else has it, and settles it
         except TransportError as error:
             self._events("task.adrift", subject=delivery.subject, error=str(error))
         finally:
+            if not begun.done():
+                begun.set_result(None)
             self.adjust()
+
+    def _uncrowd(self) -> None:
+        self._uncrowding = None
+        self.adjust()
+
+    def _look_behind(self, info: DeliveryInfo) -> None:
+        if info.pending > 0:
+            self._crowded_until = self._loop.time() + _CROWDED
 
     async def _received(self, delivery: Delivery) -> HeldTask | None:
         info = delivery.info
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError as error:
@@ -240,7 +257,7 @@ class TaskService:
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
         key = delivery.subject.split(".")[-2]
-        return key != NONE and ".schedule." in fired_by(delivery.headers)
+        return key != NONE and is_schedule(fired_by(delivery.headers))
 
     async def key_taken(self, delivery: Delivery) -> bool:
         """Is an older task with the key of this one scheduled, queued or running?"""
@@ -251,14 +268,10 @@ class TaskService:
 
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
-        held.cancelled = held.task.id in self._asks.cancelled
-        held.before = self._last_looked_up
-        if held.solo:
-            held.begun = self._last_looked_up = self._loop.create_future()
+        held.cancelled = self._asks.is_cancelled(held.task, held.delivery)
         try:
             await held.serve()
         finally:
-            held.pass_on()
             self.left(held)
 
     def _enter(self, held: HeldTask) -> None:
@@ -323,7 +336,12 @@ class TaskService:
         if self._intake is None:
             return
         waiting = sum(held.work is None for held in self._held.values())
-        room = max(0, self.children.room(self._short and self._crowded) - waiting)
+        now = self._loop.time()
+        ahead = self._short and now < self._crowded_until
+        if ahead and self._uncrowding is None:
+            self._uncrowding = self._loop.call_later(_CROWDED, self._uncrowd)
+        self._intake.waiting = max(1, self.children.slots)  # what comes ahead is asked for when it is there
+        room = max(0, self.children.room(ahead) - waiting)
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 

@@ -1,0 +1,57 @@
+"""``max_queued``: what one caller stores at the same time counts too."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from genro_nats import NatsExecutor
+from genro_nats.errors import ExecutorOverloadError
+from genro_nats.testing import WorkerFactory
+from genro_nats.testing.suite import samples
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def pool_of(factory: WorkerFactory, subject: str, **options: object) -> NatsExecutor:
+    return NatsExecutor("full", **{**factory.shared, "subject": subject, "max_queued": 10, **options})
+
+
+async def queued(pool: NatsExecutor) -> int:
+    return len([status async for status in pool.tasks(state="pending", limit=1000)])
+
+
+@pytest.mark.anyio
+async def test_many_at_once_do_not_go_beyond_it(nats_worker: WorkerFactory) -> None:
+    async with pool_of(nats_worker, "full.many", overload="fail") as pool:
+        with pytest.raises(ExecutorOverloadError) as caught:
+            await pool(samples.add).enqueue_many(range(100))
+        assert len(caught.value.stored) == 10
+        assert await queued(pool) == 10
+
+
+@pytest.mark.anyio
+async def test_concurrent_ones_do_not_go_beyond_it(nats_worker: WorkerFactory) -> None:
+    async with pool_of(nats_worker, "full.beside", overload="fail") as pool:
+        add = pool(samples.add)
+        outcomes = await asyncio.gather(*(add.enqueue(n) for n in range(100)), return_exceptions=True)
+        assert sum(isinstance(outcome, ExecutorOverloadError) for outcome in outcomes) == 90
+        assert await queued(pool) == 10
+
+
+@pytest.mark.anyio
+async def test_many_wait_for_room(nats_worker: WorkerFactory) -> None:
+    async with pool_of(nats_worker, "full.wait") as pool:
+        storing = asyncio.ensure_future(pool(samples.add).enqueue_many(range(50)))
+        async with asyncio.timeout(10):
+            while await queued(pool) < 10:
+                await asyncio.sleep(0.02)
+        assert not storing.done()
+        nats_worker("full.wait", max_workers=1, spares=1)
+        async with asyncio.timeout(20):
+            tasks = await storing
+            assert [await task.result() for task in tasks] == [n + 1 for n in range(50)]
