@@ -107,12 +107,12 @@ async def test_callers_killed_while_they_enqueue(shared_tasks: TaskFleet, notes:
                 confirmed |= found
         stream, subject = ledger.subjects.tasks_stream, ledger.subjects.of("task", ">")
         stored = await scan(ledger.js, stream, subject, limit=100_000)
-        ids = [from_token(message.subject.rpartition(".")[2]) for message in stored]
+        stored_ids = [from_token(message.subject.rpartition(".")[2]) for message in stored]
         assert confirmed
-        assert confirmed <= set(ids)
+        assert confirmed <= set(stored_ids)
         worker = await shared_tasks.worker()
-        assert await ledger.check(ids, 40) == {"completed": len(ids)}
-        assert len(notes.lines()) == len(notes.counts()) == len(ids)
+        assert await ledger.check(stored_ids, 40) == {"completed": len(stored_ids)}
+        assert len(notes.lines()) == len(notes.counts()) == len(stored_ids)
         assert worker.count("task.unreadable") == 0
 
 

@@ -37,7 +37,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 _REMEMBERED: Final = 100_000  # ids of cancelled tasks
 _ATTEMPTS: Final = 20
 _PAUSE: Final = (0.05, 1.0)  # seconds between two looks whether an acknowledgement has come through
-_SLACK: Final = 5.0  # seconds
+_LATE: Final = 5.0  # seconds
 _AT_START: Final = 10_000  # requests carried out at the start
 _CLOCKS: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
 
@@ -219,7 +219,7 @@ class Asks:
 
     async def _forget(self, id: str) -> None:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
-        deadline = self._now() + 2 * self._lease + _SLACK  # an ack that was lost is made good within a lease
+        deadline = self._now() + 2 * self._lease + _LATE  # an ack that was lost is made good within a lease
         for attempt in itertools.count():
             if self._now() > deadline:
                 return  # it stays asked for: who starts next tries again
@@ -236,9 +236,7 @@ class Asks:
     async def _delete(self, id: str) -> None:
         """All that is stored of a task: another one may come to have its id."""
         for what in ("progress", "checkpoint"):
-            await purge_subject(
-                self._js, self._subjects.states_stream, self._subjects.about("note", what, id)
-            )
+            await self._store.unnote(what, id)
         await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
 
     # -- the runs of schedules ---------------------------------------------------------
