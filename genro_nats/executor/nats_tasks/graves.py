@@ -56,14 +56,14 @@ class Graves:
         frame.meta = json.dumps({**meta, "id": fresh}).encode()
         *_, level, key, _old = subject.split(".")
         where = self._subjects.of("task", "now", level, key, token(fresh))
-        guarded = {} if key == NONE else {"expected_subject": self._subjects.of("task", "*", "*", key, "*")}
+        guard = "" if key == NONE else self._subjects.of("task", "*", "*", key, "*")
         try:
             await self._publisher.publish(
                 where,
                 encode(frame),
                 msg_id=fresh,
-                expected_last_subject_sequence=0 if guarded else None,
-                **guarded,
+                expected_last_subject_sequence=0 if guard else None,
+                expected_subject=guard,
             )
         except SequenceConflictError as error:
             raise TaskError(
