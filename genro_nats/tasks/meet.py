@@ -53,11 +53,12 @@ def meet(
         return Drop()
     if cancelled:
         return Settle(TaskState.CANCELLED, "cancelled", deaths)
-    if record is None or record.attempts == 0:
-        if expires_at is not None and now > expires_at:
-            return Settle(
-                TaskState.FAILED, f"expired: not begun within its time ({now - expires_at:.1f} s late)", 0
-            )
+    begun = record is not None and record.attempts > 0
+    if not begun and expires_at is not None and now > expires_at:
+        return Settle(
+            TaskState.FAILED, f"expired: not begun within its time ({now - expires_at:.1f} s late)", deaths
+        )
+    if record is None:
         return Run(0)
     if record.state is TaskState.RUNNING and record.alone:
         deaths += 1

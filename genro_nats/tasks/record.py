@@ -6,10 +6,10 @@ Numbers are big-endian; a moment that never was is NaN, a missing pid 0::
     1   B     state: its place in ``TaskState``, from 0
     2   ?     is the outcome kept when it was read?
     3   ?     did it run alone in its child?
-    4   4I    attempts, failures, deaths, pid
-    20  4d    created, started, finished, next retry: seconds since the epoch
-    52  6H    lengths of the texts, in bytes
-    64        texts, UTF-8: claim, worker, error, reason, task, function
+    4   5I    attempts, failures, deaths, misses, pid
+    24  4d    created, started, finished, next retry: seconds since the epoch
+    56  6H    lengths of the texts, in bytes
+    68        texts, UTF-8: claim, worker, error, reason, task, function
               a REPLY or ERROR frame, or nothing
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from math import isnan, nan
+from math import isinf, isnan, nan
 from operator import attrgetter
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from genro_nats.tasks.status import TaskState, TaskStatus
 
 __all__ = ["Record", "Stored", "pack"]
 
-_HEAD: Final = struct.Struct("!BB??4I4d6H")
+_HEAD: Final = struct.Struct("!BB??5I4d6H")
 _VERSION: Final = 1
 _STATES: Final = tuple(TaskState)
 _CODES: Final = {state: code for code, state in enumerate(_STATES)}
@@ -41,7 +41,8 @@ class Record:
     ``attempts``: how often it was begun; ``failures``: how often it raised; ``deaths``: how often its
     child or worker died. ``claim``: who runs it; no two attempts have the same. ``alone``: it did not
     wait behind another call in its child, so a death there was its own. ``task``: its message's subject.
-    ``reason``: why it was given up. ``worker`` is its inbox-id, ``pid`` the worker's parent.
+    ``misses``: how often a worker did not have its
+    function. ``reason``: why it was given up. ``worker`` is its inbox-id, ``pid`` the worker's parent.
     """
 
     state: TaskState
@@ -49,6 +50,7 @@ class Record:
     attempts: int = 0
     failures: int = 0
     deaths: int = 0
+    misses: int = 0
     claim: str = ""
     alone: bool = True
     worker: str = ""
@@ -101,6 +103,7 @@ def pack(record: Record, outcome: Buffer = b"") -> bytes:
         record.attempts,
         record.failures,
         record.deaths,
+        record.misses,
         record.pid or 0,
         record.created_at,
         _moment(record.started_at),
@@ -157,8 +160,10 @@ class Stored:
         return self._record
 
     def _read(self) -> Record:
-        _, _, keep, alone, attempts, failures, deaths, pid, created, *rest = self._head
+        _, _, keep, alone, attempts, failures, deaths, misses, pid, created, *rest = self._head
         started, finished, retry, *lengths = rest
+        if isnan(created) or any(map(isinf, (created, started, finished, retry))):
+            raise DecodeError("A task's state with times that can't be.", seq=self.seq)
         at, texts = _HEAD.size, {}
         for name, length in zip(_TEXTS, lengths, strict=True):
             texts[name] = str(self._data[at : at + length], "utf-8", "replace")
@@ -169,6 +174,7 @@ class Stored:
             attempts,
             failures,
             deaths,
+            misses,
             alone=alone,
             pid=pid or None,
             started_at=_known(started),

@@ -17,15 +17,19 @@ from genro_nats.errors import ConfigurationError
 __all__ = [
     "MAX_DEATHS",
     "MAX_DELAY",
+    "MAX_MISSES",
     "GiveUp",
     "RetryAfter",
     "RetryPolicy",
     "after_death",
     "after_failure",
+    "after_miss",
     "type_names",
 ]
 
 MAX_DEATHS: Final = 3
+MAX_MISSES: Final = 150
+_MISSED: Final = (0.1, 2.0)  # seconds until it is tried elsewhere, first and longest
 MAX_DELAY: Final = 366 * 86_400.0  # seconds; what is asked to wait longer is tried after this
 
 
@@ -111,6 +115,18 @@ def after_death(deaths: int) -> RetryAfter | GiveUp:
     if deaths >= MAX_DEATHS:
         return GiveUp(f"its child or worker died {deaths} times while it ran")
     return RetryAfter(0.0)
+
+
+def after_miss(misses: int, *, draw: float) -> RetryAfter | GiveUp:
+    """What follows when a worker does not have the function, for the ``misses``-th time.
+
+    One with newer code may: so it goes back for about four minutes. The pauses vary (``draw``: a random
+    number from 0 to 1), or several tasks in step could meet the same workers again and again.
+    """
+    if misses >= MAX_MISSES:
+        return GiveUp(f"its function was found on no worker ({misses} tries)")
+    first, longest = _MISSED
+    return RetryAfter(min(longest, first * 2.0 ** (misses - 1)) * (0.5 + draw / 2))
 
 
 def type_names(kind: type[BaseException]) -> tuple[str, ...]:

@@ -86,10 +86,24 @@ class StateStore:
             self._subjects.state(id), data, msg_id=None, expected_last_subject_sequence=0, ttl=ttl
         )
 
-    async def note(self, room: str, what: str, id: str, data: Buffer = b"", ttl: float | None = None) -> None:
-        """Store something beside the state: a request, progress, a checkpoint, an entry of a list."""
+    async def note(
+        self,
+        room: str,
+        what: str,
+        id: str,
+        data: Buffer = b"",
+        ttl: float | None = None,
+        expected: int | None = None,
+    ) -> int:
+        """Store something beside the state: a request, progress, a checkpoint, an entry of a list; its sequence.
+
+        ``expected``: as of ``save``.
+        """
         subject = self._subjects.about(room, what, id)
-        await self._publisher.publish(subject, data, msg_id=None, ttl=ttl)
+        ack = await self._publisher.publish(
+            subject, data, msg_id=None, ttl=ttl, expected_last_subject_sequence=expected
+        )
+        return ack.seq
 
     async def noted(self, room: str, what: str, id: str) -> bytes | None:
         """What ``note`` stored last."""
@@ -100,3 +114,9 @@ class StateStore:
     async def unnote(self, what: str, id: str) -> None:
         """Drop what was noted as "progress" or "checkpoint"; workers may, callers have no right to."""
         await purge_subject(self._js, self._subjects.states_stream, self._subjects.about("note", what, id))
+
+    async def checkpoint(self, id: str) -> tuple[bytes | None, int]:
+        """A task's last checkpoint and its sequence; None and 0: there is none."""
+        subject = self._subjects.about("note", "checkpoint", id)
+        found = await get_last(self._js, self._subjects.states_stream, subject)
+        return (None, 0) if found is None else (found.data, found.seq)

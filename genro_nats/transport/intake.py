@@ -21,7 +21,7 @@ from typing import Final
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.lane import Lane
-from genro_nats.transport.priority import decide
+from genro_nats.transport.priority import WAITING, decide
 
 __all__ = ["Intake"]
 
@@ -74,6 +74,7 @@ class Intake:
         self._started = False
         self._planned: asyncio.Handle | None = None
         self._watch: asyncio.Handle | None = None
+        self.waiting = WAITING  # messages asked for at an empty level, at most
         self.returned = 0  # how many messages went back because they could not be taken
 
     @property
@@ -121,7 +122,7 @@ class Intake:
 
     def _ask(self) -> None:
         self._planned = None
-        for ask in decide(self._free, [lane.known for lane in self._lanes]):
+        for ask in decide(self._free, [lane.known for lane in self._lanes], self.waiting):
             self._lanes[ask.level].ask(ask.batch, ask.wait)
         for lane in self._lanes:
             lane.settle()

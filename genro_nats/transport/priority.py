@@ -35,8 +35,11 @@ class Ask(NamedTuple):
     wait: bool
 
 
-def decide(free: int, levels: Sequence[Known]) -> list[Ask]:
-    """What to ask for now, with so many free slots; the highest level comes first."""
+def decide(free: int, levels: Sequence[Known], waiting: int = WAITING) -> list[Ask]:
+    """What to ask for now, with so many free slots; the highest level comes first.
+
+    ``waiting``: messages asked for at an empty level, at most.
+    """
     asks: list[Ask] = []
     room = free
     for number, level in enumerate(levels):
@@ -48,7 +51,7 @@ def decide(free: int, levels: Sequence[Known]) -> list[Ask]:
             if count > 0:
                 asks.append(Ask(number, count, False))
             break
-        target = min(free, WAITING)
+        target = min(free, waiting)
         if level.waiting * 2 <= target:
             asks.append(Ask(number, target - level.waiting, True))
     return asks

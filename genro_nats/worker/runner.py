@@ -19,7 +19,7 @@ from genro_nats.codec import values
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
-from genro_nats.errors import CodecError, DecodeError, Retry
+from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, Retry
 from genro_nats.message import CallContext, ProgressUpdate, running_call
 from genro_nats.tasks.retry import type_names
 
@@ -179,18 +179,22 @@ def error_reply(frame: Frame, error: BaseException, started: float, flags: int =
     """The error frame of whatever a call raised."""
     seconds = time.monotonic() - started
     kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
-    meta = _task_error(error) if frame.flags & Flag.TASK else b""
+    meta = _task_error(error, frame) if frame.flags & Flag.TASK else b""
     return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, dump_error(error), (), flags, 0, seconds))
 
 
-def _task_error(error: BaseException) -> bytes:
+def _task_error(error: BaseException, frame: Frame) -> bytes:
     """What a worker needs to decide whether the task is tried again, without unpickling anything."""
     delay = getattr(error, "delay", 0.0) if isinstance(error, Retry) else None
     try:
         text = str(error)[:_MAX_TEXT]
     except Exception:
         text = "(its text can't be shown)"
-    return json.dumps({"types": type_names(type(error)), "text": text, "retry": delay}).encode()
+    facts = {"types": type_names(type(error)), "text": text, "retry": delay}
+    if isinstance(error, FunctionNotFoundError):
+        names = frame.name.decode(errors="replace"), _facts(frame).get("at")
+        facts["missing"] = error.fields.get("function") in names
+    return json.dumps(facts).encode()
 
 
 def _checkpoint_frame(call_id: bytes, value: Any) -> list[Buffer]:

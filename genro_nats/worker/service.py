@@ -48,6 +48,7 @@ from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
+from genro_nats.worker.tasks.work import GivenBackError
 
 __all__ = ["PoolService"]
 
@@ -151,8 +152,10 @@ class PoolService:
         """Tell the callers of calls that have not started that another worker should take them."""
         pulling = [work for work in self._works.values() if work.pulling is not None]
         for work in [*self.children.take_unstarted(), *pulling]:
-            assert isinstance(work, _RemoteWork)
             work.done = True
+            if not isinstance(work, _RemoteWork):
+                work.failed(GivenBackError("The worker leaves.", began=False))
+                continue
             self._refuse(work.reply, work.id)
             self._forget(work)
 

@@ -93,20 +93,22 @@ def test_the_meta_of_tasks() -> None:
 
 
 def test_the_record_byte_by_byte() -> None:
-    record = Record(TaskState.RUNNING, 1.5, 2, 3, 4, "claim", False, "worker", 5, 2.5, keep=False, error="é")
+    record = Record(
+        TaskState.RUNNING, 1.5, 2, 3, 4, 6, "claim", False, "worker", 5, 2.5, keep=False, error="é"
+    )
     packed = pack(record, b"outcome")
     described = TASKS.split("### A task's record")[1].split("### A dead letter")[0]
     table = rows(described, "| offset | size | meaning |")
     sizes = [(int(cells[0]), int(cells[1])) for cells in table if cells[1]]
-    assert [at + size for at, size in sizes] == [at for at, _ in sizes[1:]] + [64]
+    assert [at + size for at, size in sizes] == [at for at, _ in sizes[1:]] + [68]
     assert table[1][2] == "state: " + ", ".join(f"{number} {state}" for number, state in enumerate(TaskState))
     assert list(packed[:4]) == [1, 2, 0, 0]
-    assert struct.unpack("!4I", packed[4:20]) == (2, 3, 4, 5)
-    moments = struct.unpack("!4d", packed[20:52])
+    assert struct.unpack("!5I", packed[4:24]) == (2, 3, 4, 6, 5)
+    moments = struct.unpack("!4d", packed[24:56])
     assert moments[:2] == (1.5, 2.5)
     assert all(map(math.isnan, moments[2:]))
-    assert struct.unpack("!6H", packed[52:64]) == (5, 6, 2, 0, 0, 0)
-    assert packed[64:] == "claimworkeré".encode() + b"outcome"
+    assert struct.unpack("!6H", packed[56:68]) == (5, 6, 2, 0, 0, 0)
+    assert packed[68:] == "claimworkeré".encode() + b"outcome"
     assert set(Record.__slots__) <= set(re.findall(r"`(\w+)`", described))
 
 

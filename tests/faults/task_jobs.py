@@ -71,3 +71,18 @@ def go_on(path: str, release: str, steps: int) -> list[Any]:
 
 def clock() -> float:
     return time.time()
+
+
+def sometimes(path: str, key: object, seconds: float = 0.0) -> Any:
+    """Mostly short."""
+    return work(path, key, seconds)
+
+
+def keep_attempt(path: str, directory: str) -> None:
+    """Checkpoint the attempt's number once a file of that name exists, end once "end" does."""
+    attempt = current_call().attempt
+    note(path, f"begin {attempt}")
+    wait_for(f"{directory}/{attempt}", 30)
+    current_call().checkpoint(f"attempt {attempt}")
+    note(path, f"kept {attempt}")
+    wait_for(f"{directory}/end", 30)

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genro_nats.errors import CallTimeoutError, ConfigurationError
-from genro_nats.tasks.retry import GiveUp, RetryAfter, RetryPolicy, after_death, after_failure, type_names
+from genro_nats.tasks.retry import (
+    MAX_DELAY,
+    MAX_MISSES,
+    GiveUp,
+    RetryAfter,
+    RetryPolicy,
+    after_death,
+    after_failure,
+    after_miss,
+    type_names,
+)
 
 KEY = type_names(KeyError)
 
@@ -80,3 +90,23 @@ def test_deaths_are_counted_apart() -> None:
 def test_wrong_policies(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         RetryPolicy(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_missing_function_is_waited_for_some_minutes() -> None:
+    for draw, least, most in ((0.0, 120, 200), (1.0, 240, 400)):
+        waits = [after_miss(misses, draw=draw) for misses in range(1, MAX_MISSES)]
+        seconds = [wait.delay for wait in waits if isinstance(wait, RetryAfter)]
+        assert len(seconds) == len(waits)
+        assert seconds == sorted(seconds)
+        assert seconds[0] <= 0.1
+        assert seconds[-1] <= 2.0
+        assert least < sum(seconds) < most
+    for misses in (MAX_MISSES, MAX_MISSES + 1, 10**6):
+        assert isinstance(after_miss(misses, draw=1.0), GiveUp)
+
+
+def test_no_wait_is_longer_than_a_server_can_count() -> None:
+    policy = RetryPolicy(retries=9, backoff=1e30, max_backoff=1e30)
+    assert after_failure(policy, 1, KEY, draw=1.0) == RetryAfter(MAX_DELAY)
+    assert after_failure(policy, 1, KEY, draw=1.0, asked=math.inf) == RetryAfter(MAX_DELAY)
+    assert after_failure(policy, 1, KEY, draw=1.0, asked=math.nan) == RetryAfter(0.0)

@@ -131,6 +131,11 @@ class ChildPool:
         """Are calls of this function seen to be so short that they are sent ahead?"""
         return self._short.is_short(key)
 
+    @property
+    def slots(self) -> int:
+        """Calls that can run at the same time."""
+        return sum(child.slots for child in self.roster.active)
+
     def room(self, ahead: bool = False) -> int:
         """How many more calls could begin at once; with ``ahead`` also those that short ones may wait behind."""
         slots = (

@@ -26,6 +26,8 @@ __all__ = ["Outcomes"]
 log: Final = logging.getLogger("genro_nats.executor")
 
 _EXPECTED: Final = 100_000  # own tasks whose end is expected; of the oldest beyond that the outcome is read
+_AGAIN: Final = 1.0  # seconds until what could not be read after an outage is read again
+_ELECTED: Final = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
 _RECENT: Final = 1000  # outcomes kept that nobody has waited for yet
 _RECENT_BYTES: Final = 16 << 20
 
@@ -62,6 +64,7 @@ class Outcomes:
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._reading: asyncio.Task[None] | None = None
         self._own: Subscription | None = None
+        self._elected: Subscription | None = None
 
     async def start(self) -> None:
         """Hear of own tasks from now on."""
@@ -69,6 +72,9 @@ class Outcomes:
         self._own = await connection.subscribe(self._subjects.of("told", self._owner, "*"), self._told)
         connection.on_down.append(self._missed)
         connection.on_up.append(self._came_back)
+        # A leader that was killed may have stored what it did not tell any more.
+        elected = f"{_ELECTED}{self._subjects.states_stream}"
+        self._elected = await connection.subscribe(elected, self._leader_elected)
 
     async def aclose(self, error: ExecutorError) -> None:
         """Hear no more; who waits gets ``error``."""
@@ -78,8 +84,9 @@ class Outcomes:
             for waiter in entry.waiters:
                 _fail(waiter, error)
         self._entries.clear()
-        if self._own is not None:
-            await self._js.connection.unsubscribe(self._own)
+        for subscription in (self._own, self._elected):
+            if subscription is not None:
+                await self._js.connection.unsubscribe(subscription)
 
     # -- waiting ------------------------------------------------------------
 
@@ -237,17 +244,24 @@ class Outcomes:
         self._expected.clear()
 
     def _came_back(self) -> None:
-        if self._entries:
-            self._reading = asyncio.ensure_future(self._read_all())
+        if self._reading is not None:
+            self._reading.cancel()
+        self._reading = asyncio.ensure_future(self._read_all()) if self._entries else None
+
+    def _leader_elected(self, message: Message) -> None:
+        self._missed()
+        self._came_back()
 
     async def _read_all(self) -> None:
         """What was told meanwhile, of those that are waited for."""
-        wanted = {self._subjects.state(id): id for id in self._entries}
-        try:
-            found = await multi_last(self._js, self._subjects.states_stream, list(wanted))
-        except ExecutorError as error:
-            log.warning("states of tasks could not be read after an outage: %s", error)
-            return
+        while True:
+            wanted = {self._subjects.state(id): id for id in self._entries}
+            try:
+                found = await multi_last(self._js, self._subjects.states_stream, list(wanted))
+                break
+            except ExecutorError as error:
+                log.warning("states of tasks could not be read after an outage yet: %s", error)
+                await asyncio.sleep(_AGAIN)
         for subject, message in found.items():
             self._read(wanted[subject], message.data, message.seq)
 

@@ -7,6 +7,7 @@ Every worker hears them, because any may hold the task; one that nobody holds is
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
+from genro_nats.transport.backoff import backoff
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
@@ -34,9 +36,10 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 _REMEMBERED: Final = 100_000  # ids of cancelled tasks
 _ATTEMPTS: Final = 20
-_PAUSE: Final = 0.1  # seconds between two looks whether an acknowledgement has come through
+_PAUSE: Final = (0.05, 1.0)  # seconds between two looks whether an acknowledgement has come through
+_SLACK: Final = 5.0  # seconds
 _AT_START: Final = 10_000  # requests carried out at the start
-_SLACK: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
+_CLOCKS: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
 
 
 class Asks:
@@ -49,6 +52,7 @@ class Asks:
         store: StateStore,
         held: Callable[[str], HeldTask | None],
         now: Callable[[], float],
+        lease: float,
     ) -> None:
         self._js = js
         self._subjects = subjects
@@ -56,9 +60,11 @@ class Asks:
         self._lookup = Lookup(js, subjects, store)
         self._held = held
         self._now = now
+        self._lease = lease
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
         self._cancelled: OrderedDict[str, float] = OrderedDict()  # by id: when that was asked
+        self._listening = False
 
     async def start(self) -> None:
         """Hear requests from now on, and carry out those that are stored."""
@@ -69,10 +75,14 @@ class Asks:
             await connection.subscribe(everything, self._chosen, QUEUE_GROUP),
         ]
         connection.on_up.append(self._came_back)
+        self._listening = True
         await self._catch_up()
 
     async def aclose(self) -> None:
         """Hear no more. Can be repeated."""
+        if self._listening:
+            self._listening = False
+            self._js.connection.on_up.remove(self._came_back)
         subscriptions, self._subscriptions = self._subscriptions, []
         for subscription in subscriptions:
             await self._js.connection.unsubscribe(subscription)
@@ -97,7 +107,10 @@ class Asks:
             if verb == "cancel":
                 self._cancel_here(id, from_rfc3339(message.time))
         for verb, id in asked:
-            await self._carry_out(verb, id)
+            if verb == "cancel":
+                await self._carry_out(verb, id)
+            else:
+                self._spawn(self._carry_out(verb, id))  # it may have to wait until somebody takes tasks
 
     # -- hearing ------------------------------------------------------------------
 
@@ -118,7 +131,7 @@ class Asks:
         """Was its cancelling asked for? What was asked of an earlier task with its id is not meant for it."""
         asked_at = self._cancelled.get(task.id)
         created_at = task.created_at or delivery.info.stored_at
-        return asked_at is not None and created_at <= asked_at + _SLACK
+        return asked_at is not None and created_at <= asked_at + _CLOCKS
 
     def _cancel_here(self, id: str, asked_at: float) -> None:
         self._cancelled[id] = asked_at
@@ -206,17 +219,27 @@ class Asks:
 
     async def _forget(self, id: str) -> None:
         """Delete an outcome that was read, once the task is off the queue for certain: else it would run again."""
-        for _ in range(_ATTEMPTS):
+        deadline = self._now() + 2 * self._lease + _SLACK  # an ack that was lost is made good within a lease
+        for attempt in itertools.count():
+            if self._now() > deadline:
+                return  # it stays asked for: who starts next tries again
             stored = await self._store.load(id)
             if stored is None or not stored.settled:
                 break
             stream, subject = self._subjects.tasks_stream, stored.record.task
             if not subject or await get_last(self._js, stream, subject) is None:
-                await self._store.unnote("progress", id)
-                await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
+                await self._delete(id)
                 break
-            await asyncio.sleep(_PAUSE)
+            await asyncio.sleep(backoff(attempt, *_PAUSE))
         await self.done("forget", id)
+
+    async def _delete(self, id: str) -> None:
+        """All that is stored of a task: another one may come to have its id."""
+        for what in ("progress", "checkpoint"):
+            await purge_subject(
+                self._js, self._subjects.states_stream, self._subjects.about("note", what, id)
+            )
+        await purge_subject(self._js, self._subjects.states_stream, self._subjects.state(id))
 
     # -- the runs of schedules ---------------------------------------------------------
 

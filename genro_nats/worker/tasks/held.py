@@ -33,17 +33,20 @@ from genro_nats.errors import (
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
+    StreamError,
     WorkerLostError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.request import call_id
-from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, type_names
+from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, after_miss, type_names
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.jetstream import STORE_FAILED
 from genro_nats.transport.nats import Message
-from genro_nats.worker.tasks.work import Ended, TaskWork
+from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
+from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
 
 if TYPE_CHECKING:
     from genro_nats.worker.tasks.service import TaskService
@@ -51,10 +54,6 @@ if TYPE_CHECKING:
 __all__ = ["HeldTask"]
 
 _MAX_ERROR: Final = 2000  # characters
-
-
-class _GivenBackError(ExecutorError):
-    """It never began here."""
 
 
 class HeldTask:
@@ -66,7 +65,11 @@ class HeldTask:
 
     __slots__ = (
         "_checkpoint",
+        "_checkpoint_seq",
+        "_claim_id",
         "_claiming",
+        "_has_checkpoint",
+        "_notes",
         "_record",
         "_running",
         "_seq",
@@ -88,6 +91,10 @@ class HeldTask:
         self._record: Record | None = None
         self._seq = 0
         self._checkpoint: bytes | None = None
+        self._checkpoint_seq = 0
+        self._claim_id = ""
+        self._has_checkpoint = False
+        self._notes: Notes | None = None
         self._running: Record | None = None
         self._claiming: asyncio.Future[int] | None = None
         self.task = task
@@ -139,7 +146,7 @@ class HeldTask:
             return
         self._record, self._seq = stored.record, stored.seq
         if not stored.settled:
-            self._checkpoint = await self._service.store.noted("note", "checkpoint", self.task.id)
+            self._checkpoint, self._checkpoint_seq = await self._service.store.checkpoint(self.task.id)
 
     async def _run(self, deaths: int) -> None:
         claim = self._claim(deaths)
@@ -155,6 +162,8 @@ class HeldTask:
         ended = await self.work.outcome
         if self._claiming is not None:
             self._seq = await self._claiming
+        if self._notes is not None:
+            await self._notes.stored()
         self._running = None
         await self._ended(claim, ended)
 
@@ -177,7 +186,7 @@ class HeldTask:
         claim = self._base(deaths)
         claim.state = TaskState.RUNNING
         claim.attempts += 1
-        claim.claim = os.urandom(8).hex()
+        claim.claim = self._claim_id = os.urandom(8).hex()
         claim.worker = self._service.worker
         claim.pid = os.getpid()
         claim.started_at = self.started = self._service.now()
@@ -205,6 +214,9 @@ class HeldTask:
         if self.cancelled:
             self.work.failed(ExecutorError("The task was cancelled."))
             return
+        if self._service.leaving:
+            self.work.failed(GivenBackError("The worker leaves.", began=False))
+            return
         self._service.children.run(self.work)
         child = self.work.child
         claim.alone = child is None or child.head is self.work or not child.single
@@ -212,16 +224,34 @@ class HeldTask:
     def _heard(self, kind: int, data: Buffer) -> None:
         self.claim()  # who shows progress is seen to run
         if kind == FrameKind.PROGRESS:
-            self._service.noted("progress", self.task, data)
+            self._note(PROGRESS, data)
         elif kind == FrameKind.CHECKPOINT:
-            self._checkpoint = b""  # an attempt of this one has begun: only that there is one matters
-            self._service.noted("checkpoint", self.task, _body(data))
+            self._has_checkpoint = True
+            self._note(CHECKPOINT, _body(data))
+
+    def _note(self, what: str, data: Buffer) -> None:
+        if self._notes is None:
+            task = self.task
+            self._notes = Notes(self._service.store, task.id, task.ttl, self._checkpoint_seq, self._is_mine)
+        self._notes.put(what, bytes(data))
+
+    async def _is_mine(self) -> bool:
+        """Has nobody else claimed it, as far as is stored?"""
+        stored = await self._service.store.load(self.task.id)
+        return stored is None or stored.record.claim == self._claim_id
 
     def give_back(self) -> None:
         """Let another worker have it, if it still waits for a child here."""
         work = self.work
-        if work is not None and work.child is None and not work.done and self._claiming is None:
-            self._service.children.cancel(work, _GivenBackError("It waited too long for a child."))
+        if work is not None and work.child is None and not work.done:
+            error = GivenBackError("It waited too long for a child.", began=False)
+            self._service.children.cancel(work, error)
+
+    def let_go(self) -> None:
+        """Let another worker have it: what runs of it is ended."""
+        self.give_back()
+        if self.work is not None and not self.work.done:
+            self._service.children.cancel(self.work, GivenBackError("The worker left.", began=True))
 
     def cancel(self) -> None:
         """Its cancelling is asked for: it never begins, or is asked to end and after a grace time ended."""
@@ -244,7 +274,8 @@ class HeldTask:
         claim, self._running = self._running, None
         assert claim is not None
         plain = ended.error is None and ended.kind == FrameKind.REPLY
-        if not plain or self.cancelled or self._claiming is not None:
+        noted = self._claiming is not None or self._notes is not None
+        if not plain or self.cancelled or noted:
             self._service.resume(self, self._resume(claim, ended))
             return
         self._fill(claim, TaskState.COMPLETED, "", "")
@@ -262,7 +293,7 @@ class HeldTask:
         self, claim: Record, ended: Ended, data: bytes, storing: asyncio.Future[Message]
     ) -> None:
         if storing.cancelled() or storing.exception() is not None or storing.result().status:
-            self._service.resume(self, self._store_again(data))
+            self._service.resume(self, self._store_again(claim, ended, data))
             return
         if b'"error"' in storing.result().data:  # refused; the usual way knows what to do
             self._service.resume(self, self._resume(claim, ended))
@@ -272,18 +303,25 @@ class HeldTask:
         self._service.count(TaskState.COMPLETED)
         self._service.left(self)
 
-    async def _store_again(self, data: bytes) -> None:
+    async def _store_again(self, claim: Record, ended: Ended, data: bytes) -> None:
         try:
             await self._service.store.save_packed(self.task.id, data, self.task.ttl)
         except SequenceConflictError:
             self._service.fenced(self.task)
             raise
+        except StreamError as error:
+            if error.code != STORE_FAILED:
+                raise
+            await self._ended(claim, ended)  # it is too large, or the stream is full
+            return
         await self.delivery.ack()
         self._service.count(TaskState.COMPLETED)
 
     async def _resume(self, claim: Record, ended: Ended) -> None:
         if self._claiming is not None:
             self._seq = await self._claiming
+        if self._notes is not None:
+            await self._notes.stored()
         await self._ended(claim, ended)
 
     # -- how it goes on after an attempt ---------------------------------------
@@ -294,14 +332,21 @@ class HeldTask:
             await self._end(claim, TaskState.CANCELLED, "cancelled")
         elif error is None and ended.kind == FrameKind.REPLY:
             await self._end(claim, TaskState.COMPLETED, "", ended.frame)
-        elif isinstance(error, _GivenBackError):
-            await self.delivery.nak()
+        elif isinstance(error, GivenBackError):
+            await self._given_back(claim, error)
         elif isinstance(error, WorkerLostError):
             await self._died(claim, error)
         elif error is None:
             await self._raised(claim, ended.frame)
         else:
             await self._failed(claim, type_names(type(error)), f"{label(type(error))}: {error}", None, b"")
+
+    async def _given_back(self, claim: Record, error: GivenBackError) -> None:
+        if not self._seq:
+            await self.delivery.nak()  # nothing is stored that would say that it ran
+            return
+        attempts = claim.attempts if error.began else claim.attempts - 1
+        await self._again(claim.to(TaskState.PENDING, attempts=attempts, error=str(error)), 0.0)
 
     async def _died(self, claim: Record, error: WorkerLostError) -> None:
         if self._service.leaving:
@@ -321,7 +366,24 @@ class HeldTask:
         asked = facts.get("retry")
         text = f"{types[0] if types else 'error'}: {facts.get('text', '')}"
         delay = asked if isinstance(asked, int | float) else None
+        if facts.get("missing") is True:
+            await self._missed(claim, text, frame)
+            return
         await self._failed(claim, types, text, delay, frame)
+
+    async def _missed(self, claim: Record, error: str, frame: Buffer) -> None:
+        """The function is not found here: a worker with newer code may have it."""
+        claim.misses += 1
+        verdict = after_miss(claim.misses, draw=self._service.draw())
+        if isinstance(verdict, GiveUp):
+            await self._end(claim, TaskState.FAILED, verdict.reason, frame, error=error)
+            return
+        claim.attempts -= 1  # it did not begin
+        await self._later(claim, verdict.delay, error)
+
+    async def _later(self, claim: Record, delay: float, error: str) -> None:
+        due = self._service.now() + delay
+        await self._again(claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due), delay)
 
     async def _failed(
         self, claim: Record, types: Any, error: str, asked: float | None, frame: Buffer
@@ -331,9 +393,7 @@ class HeldTask:
             self.task.policy, claim.failures, types, draw=self._service.draw(), asked=asked
         )
         if isinstance(verdict, RetryAfter):
-            due = self._service.now() + verdict.delay
-            changed = claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due)
-            await self._again(changed, verdict.delay)
+            await self._later(claim, verdict.delay, error)
             return
         deadline = f"{CallTimeoutError.__module__}:{CallTimeoutError.__qualname__}" in types and not frame
         reason = f"deadline: {error}" if deadline else verdict.reason
@@ -367,7 +427,7 @@ class HeldTask:
             raise
         if completed and self.solo:
             await self._service.ended_well(self.task)
-        if self._checkpoint is not None:
+        if self._checkpoint is not None or self._has_checkpoint:
             await self._service.store.unnote("checkpoint", self.task.id)
         await self.delivery.ack()
         self._service.count(state)

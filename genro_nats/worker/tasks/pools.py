@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any, Final
 
 from genro_nats.config import PoolOptions
-from genro_nats.errors import TransportError
+from genro_nats.errors import ExecutorError, TransportError
 from genro_nats.events import Events
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
@@ -15,6 +16,8 @@ from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.service import TaskService
 
 __all__ = ["WorkerTasks"]
+
+log: Final = logging.getLogger("genro_nats.worker")
 
 _AGAIN: Final = 5.0  # seconds until JetStream is looked for again
 
@@ -62,10 +65,16 @@ class WorkerTasks:
                 await self._start_services()
             except TransportError:
                 continue
+            except ExecutorError as error:
+                log.error("durable tasks are not served: %s", error)
+                self._events("tasks.refused", error=str(error))
+                return
             self._events("tasks.ready")
 
     async def drain(self, timeout: float) -> int:
         """Take no more tasks and finish those in hand; how many were left."""
+        if self._retrying is not None:
+            self._retrying.cancel()
         return sum(await asyncio.gather(*(service.drain(timeout) for service in self._services.values())))
 
     async def aclose(self) -> None:
@@ -78,8 +87,8 @@ class WorkerTasks:
 
     def tick(self) -> None:
         """Once a second."""
-        if self._ready:
-            for service in self._services.values():
+        for service in self._services.values():
+            if service.started:
                 service.tick()
 
     def facts(self) -> dict[str, Any]:

@@ -9,7 +9,6 @@ import random
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     ConnectionLostError,
@@ -23,18 +22,17 @@ from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.options import DEFAULT_RESULT_TTL
 from genro_nats.tasks.record import Record
-from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
-from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.delivery import Delivery, DeliveryInfo
 from genro_nats.transport.direct import next_message
 from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -46,11 +44,11 @@ log: Final = logging.getLogger("genro_nats.worker")
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
+_CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted any more goes back when it comes
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_NOTES: Final = 1000  # progress on its way
-_CHECKPOINT_TTL: Final = 2 * MAX_DELAY  # seconds: any wait for the next attempt; it is dropped with the task
+_LETTING_GO: Final = 1.0  # seconds in which a leaving worker says that others may have what it still holds
 
 
 class TaskService:
@@ -76,13 +74,14 @@ class TaskService:
         self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
         self._burial = Burial(js, self._subjects)
-        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now)
+        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now, options.lease)
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._adjusting: asyncio.Handle | None = None
         self._short = False  # the last task was
         self._last_looked_up: asyncio.Future[None] | None = None
-        self._crowded = False  # others waited behind the last one
+        self._uncrowding: asyncio.TimerHandle | None = None
+        self._crowded_until = 0.0  # others waited behind one that was taken not long before
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
         self._claiming: asyncio.TimerHandle | None = None
@@ -92,24 +91,40 @@ class TaskService:
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Create the streams, carry out what was asked for meanwhile, then take tasks.
+        """Create the streams, carry out what was asked for meanwhile, then take tasks. Can be repeated.
 
         Raises:
             StreamMismatchError, ServerTooOldError: as their texts say.
             TransportError: no JetStream.
         """
+        if self.started:
+            return
+        try:
+            await self._start()
+        except BaseException:
+            await self._asks.aclose()
+            await self._clock.aclose()
+            raise
+
+    async def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         await self._restore()
         await self._clock.start()
         await self._asks.start()
-        self._js.connection.on_down.append(self._went_down)
-        self._js.connection.on_up.append(self._came_back)
         await self._learn()
         stream = self._subjects.tasks_stream
         inbox = pull_inbox(self._options.prefix, self.worker, stream)
-        self._intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
-        await self._intake.start()
+        intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
+        await intake.start()
+        self._js.connection.on_down.append(self._went_down)
+        self._js.connection.on_up.append(self._came_back)
+        self._intake = intake
         self.adjust()
+
+    @property
+    def started(self) -> bool:
+        """Does it take tasks, or has it?"""
+        return self._intake is not None
 
     async def _restore(self) -> None:
         await ensure_streams(self._js, self._subjects, self._options)
@@ -119,23 +134,36 @@ class TaskService:
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
-        try:
+        for held in list(self._held.values()):
+            held.give_back()
+        await self._empty(timeout)
+        left = len(self._held)
+        await self._let_go()
+        return left
+
+    async def _empty(self, timeout: float) -> None:
+        """Wait until nothing is held, at most so many seconds."""
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 while self._held:
                     self._idle.clear()
                     await self._idle.wait()
-        except TimeoutError:
-            pass
-        return len(self._held)
+
+    async def _let_go(self) -> None:
+        """End what is held; another worker may have it at once."""
+        for held in list(self._held.values()):
+            held.let_go()
+        await self._empty(_LETTING_GO)
 
     async def aclose(self) -> None:
-        """Let go: what is still held goes to another worker once the lease ends. Can be repeated."""
+        """Let go: what is still held goes to another worker. Can be repeated."""
         self.leaving = True
         if self._intake is not None:
             await self._intake.aclose()
+        await self._let_go()
         await self._asks.aclose()
         await self._clock.aclose()
-        for timer in (self._claiming, self._adjusting):
+        for timer in (self._claiming, self._adjusting, self._uncrowding):
             if timer is not None:
                 timer.cancel()
         for task in list(self._running):
@@ -161,7 +189,9 @@ class TaskService:
 
     def _taken(self, delivery: Delivery) -> None:
         if not self._begun_quick(delivery):
-            self._spawn(self._serve(delivery))
+            # From now on those behind it wait for it to begin.
+            before, self._last_looked_up = self._last_looked_up, self._loop.create_future()
+            self._spawn(self._serve(delivery, before, self._last_looked_up))
 
     def _begun_quick(self, delivery: Delivery) -> bool:
         """Begin a task in the short way; False: it has to go the usual one."""
@@ -177,28 +207,41 @@ class TaskService:
             return False
         if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         held = HeldTask(self, task, delivery, solo=False)
         self._enter(held)
         held.begin_quick()
         self.adjust()
         return True
 
-    async def _serve(self, delivery: Delivery) -> None:
+    async def _serve(
+        self, delivery: Delivery, before: asyncio.Future[None] | None, begun: asyncio.Future[None]
+    ) -> None:
         try:
             held = await self._received(delivery)
             if held is not None:
+                held.before, held.begun = before, begun
                 await self._hold(held)
         except SequenceConflictError:
             pass  # somebody else has it, and settles it
         except TransportError as error:
             self._events("task.adrift", subject=delivery.subject, error=str(error))
         finally:
+            if not begun.done():
+                begun.set_result(None)
             self.adjust()
+
+    def _uncrowd(self) -> None:
+        self._uncrowding = None
+        self.adjust()
+
+    def _look_behind(self, info: DeliveryInfo) -> None:
+        if info.pending > 0:
+            self._crowded_until = self._loop.time() + _CROWDED
 
     async def _received(self, delivery: Delivery) -> HeldTask | None:
         info = delivery.info
-        self._crowded = info.pending > 0
+        self._look_behind(info)
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError as error:
@@ -246,13 +289,9 @@ class TaskService:
     async def _hold(self, held: HeldTask) -> None:
         self._enter(held)
         held.cancelled = self._asks.is_cancelled(held.task, held.delivery)
-        held.before = self._last_looked_up
-        if held.solo:
-            held.begun = self._last_looked_up = self._loop.create_future()
         try:
             await held.serve()
         finally:
-            held.pass_on()
             self.left(held)
 
     def _enter(self, held: HeldTask) -> None:
@@ -317,7 +356,12 @@ class TaskService:
         if self._intake is None:
             return
         waiting = sum(held.work is None for held in self._held.values())
-        room = max(0, self.children.room(self._short and self._crowded) - waiting)
+        now = self._loop.time()
+        ahead = self._short and now < self._crowded_until
+        if ahead and self._uncrowding is None:
+            self._uncrowding = self._loop.call_later(_CROWDED, self._uncrowd)
+        self._intake.waiting = max(1, self.children.slots)  # what comes ahead is asked for when it is there
+        room = max(0, self.children.room(ahead) - waiting)
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 
@@ -330,13 +374,6 @@ class TaskService:
     def draw(self) -> float:
         """A random number from 0 to 1."""
         return random.random()
-
-    def noted(self, what: str, task: TaskMessage, data: Buffer) -> None:
-        """Store progress or a checkpoint, without waiting for it."""
-        if what == "checkpoint":
-            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=_CHECKPOINT_TTL))
-        elif len(self._running) < _NOTES:
-            self._spawn(self.store.note("note", what, task.id, bytes(data), ttl=task.ttl))
 
     def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
         """It went back to the queue."""
@@ -397,7 +434,7 @@ class TaskService:
         for held in list(self._held.values()):
             if renew:
                 self._renew(held)
-            if held.started and self.now() - held.started >= _WAITED:
+            if held.started and (self.leaving or self.now() - held.started >= _WAITED):
                 held.give_back()
             if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
                 held.listed = True

@@ -8,9 +8,14 @@ from math import inf
 from typing import NamedTuple
 
 from genro_nats.codec.frame import Buffer, FrameKind
+from genro_nats.errors import ExecutorError
 from genro_nats.executor.children.work import Work
 
-__all__ = ["Ended", "TaskWork"]
+__all__ = ["Ended", "GivenBackError", "TaskWork"]
+
+
+class GivenBackError(ExecutorError):
+    """In place of an outcome: another worker is to run it. Fields: ``began``."""
 
 
 class Ended(NamedTuple):
