@@ -32,7 +32,7 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
