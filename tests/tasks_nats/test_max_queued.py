@@ -55,3 +55,11 @@ async def test_many_wait_for_room(nats_worker: WorkerFactory) -> None:
         async with asyncio.timeout(20):
             tasks = await storing
             assert [await task.result() for task in tasks] == [n + 1 for n in range(50)]
+
+
+@pytest.mark.anyio
+async def test_a_full_pool_still_gives_the_task_that_has_the_key(nats_worker: WorkerFactory) -> None:
+    async with pool_of(nats_worker, "full.key", overload="fail", max_queued=1) as pool:
+        keyed = pool(samples.add).options(key="k")
+        first = await keyed.enqueue(1)
+        assert (await keyed.enqueue(1)).id == first.id
