@@ -105,7 +105,12 @@ class DeadLetters:
         return await self._backend.dead(limit)
 
     async def replay(self, id: str) -> TaskHandle[object]:
-        """Enqueue its call as a new task and drop the letter. Raises TaskNotFoundError."""
+        """Enqueue its call as a new task and drop the letter.
+
+        Raises:
+            TaskNotFoundError: there is no such letter.
+            TaskError: it holds no call, or its ``key`` is another task's.
+        """
         return TaskHandle(self._backend, await self._backend.replay(id))
 
     async def drop(self, id: str) -> bool:

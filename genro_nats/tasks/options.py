@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final, Literal, Self, TypedDict
 
@@ -15,6 +15,7 @@ from genro_nats.tasks.retry import RetryPolicy, type_names
 __all__ = ["DEFAULT_OPTIONS", "DEFAULT_RESULT_TTL", "MAX_ID", "Priority", "TaskKeywords", "TaskOptions"]
 
 DEFAULT_RESULT_TTL: Final = 86_400.0  # seconds
+_LONGEST: Final = 100 * 365.25 * 86_400.0  # seconds: what servers can count
 MAX_ID: Final = 128  # bytes of an id, a key or a schedule's name, as UTF-8
 
 ExceptionTypes = tuple[type[BaseException] | str, ...]
@@ -93,10 +94,14 @@ class TaskOptions:
             _check_word(name, getattr(self, name))
         for name, least in (("delay", 0.0), ("expires", 0.001), ("result_ttl", 1.0)):
             _check_seconds(name, getattr(self, name), least)
+        _check_moment(self.at)
+        if isinstance(self.retries, bool) or not isinstance(self.retries, int):
+            raise ConfigurationError(f"retries={self.retries!r}: give a whole number", option="retries")
+        for name in ("backoff", "backoff_factor", "max_backoff"):
+            if not _is_number(value := getattr(self, name)):
+                raise ConfigurationError(f"{name}={value!r}: give a number", option=name)
         if self.delay is not None and self.at is not None:
             raise ConfigurationError("delay= and at= both say when: give one of them")
-        if isinstance(self.at, datetime) and self.at.tzinfo is None:
-            raise ConfigurationError(f"at={self.at!r} has no time zone: give one, such as tzinfo=UTC")
         _ = self.policy  # says what is wrong with the rest
 
     @property
@@ -157,16 +162,39 @@ def _name(kind: type[BaseException] | str) -> str:
 def _check_word(option: str, value: Any) -> None:
     if value is None:
         return
-    if not isinstance(value, str) or not value or len(value.encode()) > MAX_ID:
+    if not isinstance(value, str) or not value or len(value.encode(errors="replace")) > MAX_ID:
         raise ConfigurationError(f"{option}={value!r}: give a text of 1 to {MAX_ID} bytes", option=option)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(f"{option}={value!r} can't be written as UTF-8", option=option) from None
+
+
+def _check_moment(value: Any) -> None:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ConfigurationError(f"at={value!r} has no time zone: give one, such as tzinfo=UTC")
+    elif value is not None:
+        try:
+            datetime.fromtimestamp(value if _is_number(value) else math.nan, UTC)
+        except (ValueError, OverflowError, OSError):
+            raise ConfigurationError(
+                f"at={value!r}: give an aware datetime, or seconds since the epoch", option="at"
+            ) from None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_seconds(option: str, value: Any, least: float) -> None:
     if value is None:
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or value < least:
-        raise ConfigurationError(f"{option}={value!r}: give seconds, at least {least:g}", option=option)
+    if not _is_number(value) or not least <= value <= _LONGEST:
+        raise ConfigurationError(
+            f"{option}={value!r}: give seconds, at least {least:g} and at most {_LONGEST:g} (100 years)",
+            option=option,
+        )
 
 
 DEFAULT_OPTIONS: Final = TaskOptions()

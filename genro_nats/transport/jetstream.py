@@ -23,7 +23,10 @@ PATIENCE: Final = 10.0  # seconds; a killed leader is replaced in about five
 _API_TIMEOUT: Final = 5.0  # seconds for one attempt
 _PAUSE: Final = (0.02, 0.5)  # seconds between attempts, first and longest
 _AWAY: Final = (429, 503)  # the server's codes for "not now"
-_NOBODY: Final = "no such stream, its leader is away, or the server runs without JetStream"
+_NOBODY: Final = (
+    "no such stream, its leader is away, or the server runs without JetStream, which tasks need: "
+    "start nats-server with -js, or with jetstream {} in its configuration"
+)
 STORE_FAILED: Final = (
     10077  # a 503 too, but the message is too large or the stream full: waiting does not help
 )

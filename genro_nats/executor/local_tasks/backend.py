@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from genro_nats.codec.functions import reference
-from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
+from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError, TaskError
 from genro_nats.executor.admission import RETRY_AFTER, closed_error
 from genro_nats.executor.bridge import Signal, caller_post, context_elsewhere, within
 from genro_nats.executor.local_tasks.attempts import Attempts
@@ -230,7 +230,14 @@ class LocalTasks:
         with self._store.lock:
             request = self._letters.get(id)
         options = replace(request.options, id=None, delay=None, at=None)
-        new = await self.enqueue(TaskRequest(request.call.again(), request.name, options))
+        fresh = TaskRequest(request.call.again(), request.name, options)
+        new = await self.enqueue(fresh)
+        if new != fresh.id:
+            raise TaskError(
+                f"The dead letter {id!r} has the key {options.key!r}, which another task has that waits "
+                "or runs: replay it once that one is settled, or drop it.",
+                task_id=id,
+            )
         with self._store.lock:
             self._letters.drop(id)
         return new

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
+from weakref import WeakSet
 
 from genro_nats.codec.frame import decode
 from genro_nats.config import PoolOptions
@@ -66,6 +67,7 @@ class NatsTasks:
         self._graves = Graves(js, subjects, owner)
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
+        self._watches: WeakSet[Watch] = WeakSet()
 
     # -- life ---------------------------------------------------------------
 
@@ -109,11 +111,12 @@ class NatsTasks:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._listening.aclose()
-        await self._outcomes.aclose(
-            ExecutorClosedError(
-                f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
-            )
+        error = ExecutorClosedError(
+            f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
         )
+        for watch in list(self._watches):
+            watch.fail(error)
+        await self._outcomes.aclose(error)
         await self._clock.aclose()
         await self._js.aclose()
 
@@ -122,17 +125,34 @@ class NatsTasks:
     async def enqueue(self, request: TaskRequest) -> str:
         """See ``TaskBackend``."""
         await self.start()
-        if request.call.on_progress is not None:
-            await self._listening.begin(request.id, request.call.on_progress)
-        return await self._submitter.enqueue(request)
+        if request.call.on_progress is None:
+            return await self._submitter.enqueue(request)
+        end = await self._listening.begin(request.id, request.call.on_progress)
+        stored = ""
+        try:
+            stored = await self._submitter.enqueue(request)
+        finally:
+            if stored != request.id:  # nobody will ever tell of this one
+                await end()
+        return stored
 
     async def enqueue_many(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
         """See ``TaskBackend``."""
         await self.start()
-        for request in requests:
-            if request.call.on_progress is not None:
-                await self._listening.begin(request.id, request.call.on_progress)
-        return await self._submitter.enqueue_many(requests)
+        ends = {
+            request.id: await self._listening.begin(request.id, request.call.on_progress)
+            for request in requests
+            if request.call.on_progress is not None
+        }
+        try:
+            stored = await self._submitter.enqueue_many(requests)
+            for id in stored:
+                if isinstance(id, str):
+                    ends.pop(id, None)
+        finally:
+            for end in ends.values():
+                await end()
+        return stored
 
     # -- one task -------------------------------------------------------------
 
@@ -183,6 +203,7 @@ class NatsTasks:
         progress = self._subjects.about("note", "progress", id)
         watch = Watch(id, self._connection, progress, self._outcomes, self._lookup)
         await watch.start()
+        self._watches.add(watch)
         return watch
 
     # -- many -----------------------------------------------------------------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from genro_nats.codec.frame import decode, encode
-from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
+from genro_nats.errors import DecodeError, SequenceConflictError, TaskError, TaskNotFoundError
 from genro_nats.message import new_id
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import unpack_letter
@@ -13,7 +13,7 @@ from genro_nats.tasks.request import OWNER
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
-from genro_nats.transport.subjects import TaskSubjects, token
+from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, token
 
 __all__ = ["Graves"]
 
@@ -56,7 +56,21 @@ class Graves:
         frame.meta = json.dumps({**meta, "id": fresh}).encode()
         *_, level, key, _old = subject.split(".")
         where = self._subjects.of("task", "now", level, key, token(fresh))
-        await self._publisher.publish(where, encode(frame), msg_id=fresh)
+        guard = "" if key == NONE else self._subjects.of("task", "*", "*", key, "*")
+        try:
+            await self._publisher.publish(
+                where,
+                encode(frame),
+                msg_id=fresh,
+                expected_last_subject_sequence=0 if guard else None,
+                expected_subject=guard,
+            )
+        except SequenceConflictError as error:
+            raise TaskError(
+                f"The dead letter {id!r} has the key {from_token(key)!r}, which another task has that waits "
+                "or runs: replay it once that one is settled, or drop it.",
+                task_id=id,
+            ) from error
         await self.drop(id)
         return fresh
 

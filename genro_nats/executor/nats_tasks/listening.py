@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 from genro_nats.executor.nats_tasks.lookup import read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
@@ -24,8 +25,10 @@ class Listening:
         self._outcomes = outcomes
         self._ending: set[asyncio.Task[None]] = set()
 
-    async def begin(self, id: str, listener: Callable[[ProgressUpdate], object]) -> None:
-        """Tell ``listener`` of each progress of a task, until it is settled."""
+    async def begin(
+        self, id: str, listener: Callable[[ProgressUpdate], object]
+    ) -> Callable[[], Awaitable[None]]:
+        """Tell ``listener`` of each progress of a task, until it is settled, or what is returned is called."""
 
         def heard(message: Message) -> None:
             update = read_progress(message.data)
@@ -42,6 +45,7 @@ class Listening:
                 task.add_done_callback(self._ending.discard)
 
         await self._outcomes.listen(id, told)
+        return partial(self._end, id, subscription, told)
 
     async def _end(self, id: str, subscription: Subscription, told: Callable[[Stored], object]) -> None:
         await self._outcomes.unlisten(id, told)

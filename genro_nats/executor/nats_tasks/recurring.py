@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from genro_nats.errors import ConfigurationError, StreamError
 from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.tasks.message import read_message
 from genro_nats.tasks.request import TaskRequest
@@ -18,6 +19,7 @@ from genro_nats.transport.times import from_rfc3339
 __all__ = ["Recurring"]
 
 _AS_STATED: Final = "Genro-Cron"  # servers write some expressions in another way
+_NEVER: Final = 10189  # the server's code for a pattern that it does not take
 _LIMIT: Final = 10_000  # schedules listed
 _REMOVED: Final = 1.0  # seconds that the empty message which replaces a schedule stays
 
@@ -40,7 +42,15 @@ class Recurring:
         headers = every_headers(spec.every, target)
         if spec.cron:
             headers = {**cron_headers(spec.cron, spec.timezone, target), _AS_STATED: spec.cron}
-        await self._publisher.publish(self._subject(name), self._submitter.frame(request), headers)
+        try:
+            await self._publisher.publish(self._subject(name), self._submitter.frame(request), headers)
+        except StreamError as error:
+            if error.code != _NEVER or not spec.cron:
+                raise
+            raise ConfigurationError(
+                f"cron={spec.cron!r} is never due, or the server does not know timezone={spec.timezone!r}.",
+                option="cron",
+            ) from error
 
     async def list(self) -> list[Schedule]:
         """All schedules, by name."""

@@ -50,6 +50,11 @@ class Backlog:
         self._on_way = 0  # admitted, and perhaps not stored yet
         self._looking = asyncio.Lock()
 
+    @property
+    def limited(self) -> bool:
+        """May it be full?"""
+        return self._limit is not None
+
     async def admit(self, most: int = 1) -> int:
         """Room for some more, at most so many; each is to be ``landed``.
 
@@ -119,6 +124,12 @@ class Submitter:
         """Store one; the id of it, or of the one that is there."""
         if request.options.id is not None and await self._store.load(request.id) is not None:
             return request.id
+        if self._backlog.limited and request.options.key is not None:
+            existing = await self._holder(
+                self._subjects.of("task", "*", "*", token(request.options.key), "*")
+            )
+            if existing is not None:
+                return existing
         await self._backlog.admit()
         try:
             return await self._enqueue(request)
@@ -147,7 +158,7 @@ class Submitter:
                     await self._publisher.publish_one(replace(publication, msg_id=""))
                 return None
             except SequenceConflictError:
-                existing = await self._existing(publication)
+                existing = await self._holder(publication.expected_subject)
             if existing is not None:
                 return existing
             # Settled, and not yet off the queue: a moment, or a lease if its worker died in that moment.
@@ -262,8 +273,9 @@ class Submitter:
         frame.meta = meta_of(request.id, at, call.trace_id, request.options, created_at, name=request.name)
         return encode(frame)
 
-    async def _existing(self, publication: Publication) -> str | None:
-        found = await get_last(self._js, self._subjects.tasks_stream, publication.expected_subject)
+    async def _holder(self, subject: str) -> str | None:
+        """The id of the task there that is not settled."""
+        found = await get_last(self._js, self._subjects.tasks_stream, subject)
         if found is None:
             return None
         id = run_id(found)

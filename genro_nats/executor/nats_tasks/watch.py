@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from genro_nats.errors import ExecutorError
 from genro_nats.executor.nats_tasks.lookup import Lookup, read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.message import ProgressUpdate
@@ -28,7 +29,7 @@ class Watch:
         self._subject = subject
         self._outcomes = outcomes
         self._lookup = lookup
-        self._queue: asyncio.Queue[TaskStatus] = asyncio.Queue()
+        self._queue: asyncio.Queue[TaskStatus | ExecutorError] = asyncio.Queue()
         self._last: TaskStatus | None = None
         self._seq = 0
         self._early: ProgressUpdate | None = None
@@ -49,10 +50,18 @@ class Watch:
             self._put(replace(status, progress=self._early) if running and self._early else status)
 
     async def receive(self) -> TaskStatus:
-        """The next status. Raises StopAsyncIteration after a settled one."""
+        """The next status. Raises StopAsyncIteration after a settled one, and what ``fail`` was given."""
         if self._last is not None and self._last.settled and self._queue.empty():
             raise StopAsyncIteration
-        return await self._queue.get()
+        found = await self._queue.get()
+        if isinstance(found, ExecutorError):
+            self._queue.put_nowait(found)  # whoever asks again hears the same
+            raise found
+        return found
+
+    def fail(self, error: ExecutorError) -> None:
+        """Nothing will be heard any more."""
+        self._queue.put_nowait(error)
 
     async def aclose(self) -> None:
         """Hear no more. Can be repeated."""

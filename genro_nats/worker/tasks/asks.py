@@ -245,5 +245,11 @@ class Asks:
         """A schedule's run under an id of its own; any other task as it is."""
         if not is_schedule(fired_by(delivery.headers)):
             return task
+        return task.named(self.id_of(delivery, task.id))
+
+    def id_of(self, delivery: Delivery, name: str) -> str:
+        """The id of the task of that name or id that a message is."""
+        if not is_schedule(fired_by(delivery.headers)):
+            return name
         fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
-        return task.named(f"{task.id}.{fired:%Y%m%dT%H%M%SZ}")
+        return f"{name}.{fired:%Y%m%dT%H%M%SZ}"

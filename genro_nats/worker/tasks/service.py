@@ -20,6 +20,7 @@ from genro_nats.errors import (
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
+from genro_nats.tasks.options import DEFAULT_RESULT_TTL
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
@@ -31,7 +32,7 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
@@ -245,6 +246,7 @@ class TaskService:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError as error:
             self._events("task.unreadable", subject=delivery.subject, error=str(error))
+            await self._settle_unreadable(delivery, error)
             await self._burial.unreadable(delivery, error, self.now())
             return None
         if task.id in self._held:
@@ -253,6 +255,24 @@ class TaskService:
         held = HeldTask(self, task, delivery, solo=solo)
         held.keyed_run = self._is_keyed_run(delivery)
         return held
+
+    async def _settle_unreadable(self, delivery: Delivery, error: DecodeError) -> None:
+        """Who waits for a task that nobody can read hears that it failed."""
+        id = self._asks.id_of(delivery, from_token(delivery.subject.rpartition(".")[2]))
+        now, seq = self.now(), 0
+        try:
+            stored = await self.store.load(id)
+        except DecodeError as unreadable:
+            seq = unreadable.seq
+        else:
+            if stored is not None and stored.settled:
+                return
+            seq = 0 if stored is None else stored.seq
+        record = Record(TaskState.FAILED, delivery.info.stored_at, finished_at=now, task=delivery.subject)
+        record.reason, record.error = "unreadable", str(error)
+        await self.store.note("index", record.state, id, ttl=DEFAULT_RESULT_TTL)
+        with contextlib.suppress(SequenceConflictError):
+            await self.store.save(id, record, expected=seq, ttl=DEFAULT_RESULT_TTL)
 
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
