@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -34,8 +35,8 @@ class TaskKeywords(TypedDict, total=False):
     backoff: float
     backoff_factor: float
     max_backoff: float
-    retry_on: type[BaseException] | str | ExceptionTypes
-    give_up_on: type[BaseException] | str | ExceptionTypes
+    retry_on: type[BaseException] | str | Collection[type[BaseException] | str]
+    give_up_on: type[BaseException] | str | Collection[type[BaseException] | str]
     result_ttl: float
     keep_result: bool
     by_value: bool
@@ -57,7 +58,8 @@ class TaskOptions:
     seconds since the epoch). ``priority``: high, normal or low.
     ``key``: while a task with this key is scheduled, queued or running, enqueueing another gives
     the existing one. ``id``: the caller's own id; enqueueing the same id again gives the same task.
-    ``expires``: it fails unless it begins within that time from when it was due.
+    ``expires``: it fails unless it begins within that time from when it was due; on a NATS pool that
+    is noticed when a worker comes to it.
     ``retries``: attempts after the first one that failed; ``backoff``, ``backoff_factor`` and
     ``max_backoff``: the wait before attempt n+1 is anything from 0 to
     ``backoff * backoff_factor ** (n - 1)``, at most ``max_backoff``.

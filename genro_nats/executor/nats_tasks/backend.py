@@ -28,6 +28,7 @@ from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.record import Stored
 from genro_nats.tasks.request import TaskRequest
+from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
@@ -40,7 +41,7 @@ from genro_nats.transport.subjects import TaskSubjects, api_inbox
 
 __all__ = ["NatsTasks"]
 
-_DAY: Final = 86_400.0  # seconds that a request waits for a worker
+_ASKED: Final = MAX_DELAY  # seconds that a request waits for a worker: as long as a task may wait
 
 
 class NatsTasks:
@@ -63,6 +64,7 @@ class NatsTasks:
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
         self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
         self._lookup = Lookup(js, subjects, store)
+        self._outcomes.exists = self._lookup.status
         self._recurring = Recurring(js, subjects, self._submitter)
         self._graves = Graves(js, subjects, owner)
         self._starting: asyncio.Task[None] | None = None
@@ -170,7 +172,7 @@ class NatsTasks:
         finally:
             if not stored.keep:
                 self._outcomes.forget(id)
-                await self._store.note("ask", "forget", id, ttl=_DAY)
+                await self._store.note("ask", "forget", id, ttl=_ASKED)
 
     async def _settled(self, id: str, timeout: float | None) -> Stored:
         try:
@@ -190,7 +192,7 @@ class NatsTasks:
         status, _ = await self._lookup.status(id)
         if status.settled:
             return status.state is TaskState.CANCELLED
-        await self._store.note("ask", "cancel", id, ttl=_DAY)
+        await self._store.note("ask", "cancel", id, ttl=_ASKED)
         try:
             stored = await self._settled(id, timeout)
         except CallTimeoutError:

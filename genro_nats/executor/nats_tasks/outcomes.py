@@ -64,6 +64,7 @@ class Outcomes:
         self._forgotten: OrderedDict[str, None] = OrderedDict()
         self._reading: asyncio.Task[None] | None = None
         self._own: Subscription | None = None
+        self.exists: Callable[[str], Awaitable[object]] | None = None  # raises TaskNotFoundError
         self._elected: Subscription | None = None
 
     async def start(self) -> None:
@@ -264,6 +265,21 @@ class Outcomes:
                 await asyncio.sleep(_AGAIN)
         for subject, message in found.items():
             self._read(wanted[subject], message.data, message.seq)
+        for id in set(wanted.values()) - {wanted[subject] for subject in found}:
+            await self._fail_if_gone(id)
+
+    async def _fail_if_gone(self, id: str) -> None:
+        """An outage may outlast the time for which an outcome is kept: nobody will tell it any more."""
+        entry = self._entries.get(id)
+        if entry is None or self.exists is None:
+            return
+        try:
+            await self.exists(id)
+        except TaskNotFoundError as error:
+            for waiter in entry.waiters:
+                _fail(waiter, error)
+        except ExecutorError as error:
+            log.warning("task %s could not be looked up after an outage: %s", id, error)
 
 
 def _fail(waiter: asyncio.Future[Stored], error: Exception) -> None:
