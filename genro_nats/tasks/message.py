@@ -12,7 +12,18 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head, check, decode, encode, name_of
+from genro_nats.codec.frame import (
+    HEADER_SIZE,
+    Buffer,
+    Flag,
+    Frame,
+    FrameKind,
+    Head,
+    check,
+    decode,
+    encode,
+    name_of,
+)
 from genro_nats.errors import ConfigurationError, DecodeError
 from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, MAX_ID, TaskOptions
 from genro_nats.tasks.request import call_id
@@ -99,7 +110,7 @@ def read_message(data: Buffer, subject: str) -> TaskMessage:
         return TaskMessage(
             id, name.decode(errors="replace"), data, head, _NO_POLICY, None, DEFAULT_RESULT_TTL, True, None
         )
-    at = 48 + head.n_name + 8 * head.n_buffers
+    at = HEADER_SIZE + head.n_name + 8 * head.n_buffers
     try:
         meta = json.loads(str(data[at : at + head.n_meta], "utf-8"))
         facts = meta.get("task", {})

@@ -16,36 +16,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 from collections.abc import Callable
 from functools import partial
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import (
-    CallTimeoutError,
     ConnectionLostError,
     DecodeError,
     ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
     StreamError,
-    WorkerLostError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.request import call_id
-from genro_nats.tasks.retry import GiveUp, RetryAfter, after_death, after_failure, after_miss, type_names
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import STORE_FAILED
 from genro_nats.transport.nats import Message
 from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
+from genro_nats.worker.tasks.verdict import Again, End, GoBack, Situation, after_attempt
 from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
 
 if TYPE_CHECKING:
@@ -327,77 +324,22 @@ class HeldTask:
     # -- how it goes on after an attempt ---------------------------------------
 
     async def _ended(self, claim: Record, ended: Ended) -> None:
-        error = ended.error
-        if self.cancelled:
-            await self._end(claim, TaskState.CANCELLED, "cancelled")
-        elif error is None and ended.kind == FrameKind.REPLY:
-            await self._end(claim, TaskState.COMPLETED, "", ended.frame)
-        elif isinstance(error, GivenBackError):
-            await self._given_back(claim, error)
-        elif isinstance(error, WorkerLostError):
-            await self._died(claim, error)
-        elif error is None:
-            await self._raised(claim, ended.frame)
-        else:
-            await self._failed(claim, type_names(type(error)), f"{label(type(error))}: {error}", None, b"")
-
-    async def _given_back(self, claim: Record, error: GivenBackError) -> None:
-        if not self._seq:
-            await self.delivery.nak()  # nothing is stored that would say that it ran
-            return
-        attempts = claim.attempts if error.began else claim.attempts - 1
-        await self._again(claim.to(TaskState.PENDING, attempts=attempts, error=str(error)), 0.0)
-
-    async def _died(self, claim: Record, error: WorkerLostError) -> None:
-        if self._service.leaving:
-            await self._again(claim.to(TaskState.PENDING, error=str(error)), 0.0)
-            return
-        # Behind another call in its child it had perhaps not begun: that counts as nobody's death.
-        claim.deaths += 1 if claim.alone else 0
-        verdict = after_death(claim.deaths)
-        if isinstance(verdict, GiveUp):
-            await self._end(claim, TaskState.FAILED, verdict.reason, error=str(error))
-        else:
-            await self._again(claim.to(TaskState.PENDING, error=str(error)), 0.0)
-
-    async def _raised(self, claim: Record, frame: Buffer) -> None:
-        facts = _error_facts(frame)
-        types = [name for name in facts.get("types", ()) if isinstance(name, str)]
-        asked = facts.get("retry")
-        text = f"{types[0] if types else 'error'}: {facts.get('text', '')}"
-        delay = asked if isinstance(asked, int | float) else None
-        if facts.get("missing") is True:
-            await self._missed(claim, text, frame)
-            return
-        await self._failed(claim, types, text, delay, frame)
-
-    async def _missed(self, claim: Record, error: str, frame: Buffer) -> None:
-        """The function is not found here: a worker with newer code may have it."""
-        claim.misses += 1
-        verdict = after_miss(claim.misses, draw=self._service.draw())
-        if isinstance(verdict, GiveUp):
-            await self._end(claim, TaskState.FAILED, verdict.reason, frame, error=error)
-            return
-        claim.attempts -= 1  # it did not begin
-        await self._later(claim, verdict.delay, error)
-
-    async def _later(self, claim: Record, delay: float, error: str) -> None:
-        due = self._service.now() + delay
-        await self._again(claim.to(TaskState.SCHEDULED, error=error[:_MAX_ERROR], next_retry_at=due), delay)
-
-    async def _failed(
-        self, claim: Record, types: Any, error: str, asked: float | None, frame: Buffer
-    ) -> None:
-        claim.failures += 1
-        verdict = after_failure(
-            self.task.policy, claim.failures, types, draw=self._service.draw(), asked=asked
+        service = self._service
+        situation = Situation(
+            policy=self.task.policy,
+            cancelled=self.cancelled,
+            leaving=service.leaving,
+            stored=bool(self._seq),
+            now=service.now(),
+            draw=service.draw(),
         )
-        if isinstance(verdict, RetryAfter):
-            await self._later(claim, verdict.delay, error)
-            return
-        deadline = f"{CallTimeoutError.__module__}:{CallTimeoutError.__qualname__}" in types and not frame
-        reason = f"deadline: {error}" if deadline else verdict.reason
-        await self._end(claim, TaskState.FAILED, reason, frame, error=error)
+        match after_attempt(claim, ended, situation):
+            case End(state, reason, frame, error):
+                await self._end(claim, state, reason, frame, error)
+            case Again(record, delay):
+                await self._again(record, delay)
+            case GoBack():
+                await self.delivery.nak()
 
     async def _again(self, record: Record, delay: float) -> None:
         """Back to the queue, to be run by anybody after ``delay`` seconds."""
@@ -474,16 +416,6 @@ class HeldTask:
 def _body(data: Buffer) -> Buffer:
     head = peek(data)
     return memoryview(data)[len(data) - head.n_body :]
-
-
-def _error_facts(frame: Buffer) -> dict[str, Any]:
-    head = peek(frame)
-    at = 48 + head.n_name + 8 * head.n_buffers
-    try:
-        found = json.loads(bytes(frame[at : at + head.n_meta]))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _error_frame(task: TaskMessage, error: Exception) -> bytes:
