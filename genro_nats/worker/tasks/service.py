@@ -36,6 +36,7 @@ from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_sch
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.held import HeldTask
+from genro_nats.worker.tasks.room import Room
 
 __all__ = ["TaskService"]
 
@@ -44,7 +45,6 @@ log: Final = logging.getLogger("genro_nats.worker")
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
-_CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted any more goes back when it comes
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
@@ -77,16 +77,13 @@ class TaskService:
         self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now, options.lease)
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
-        self._adjusting: asyncio.Handle | None = None
-        self._short = False  # the last task was
         self._last_looked_up: asyncio.Future[None] | None = None
-        self._uncrowding: asyncio.TimerHandle | None = None
-        self._crowded_until = 0.0  # others waited behind one that was taken not long before
         self._known = 1 << 62  # the last message that may have been delivered before we could see it
         self._renewed_at = 0.0
         self._claiming: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._intake: Intake | None = None
+        self._room: Room | None = None
 
     # -- life ---------------------------------------------------------------
 
@@ -115,6 +112,7 @@ class TaskService:
         stream = self._subjects.tasks_stream
         inbox = pull_inbox(self._options.prefix, self.worker, stream)
         intake = Intake(self._js, stream, LEVELS, inbox, self._taken, restore=self._restore)
+        self._room = Room(self.children, intake, self._waiting)
         await intake.start()
         self._js.connection.on_down.append(self._went_down)
         self._js.connection.on_up.append(self._came_back)
@@ -163,9 +161,10 @@ class TaskService:
         await self._let_go()
         await self._asks.aclose()
         await self._clock.aclose()
-        for timer in (self._claiming, self._adjusting, self._uncrowding):
-            if timer is not None:
-                timer.cancel()
+        if self._room is not None:
+            self._room.close()
+        if self._claiming is not None:
+            self._claiming.cancel()
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
@@ -230,14 +229,6 @@ class TaskService:
             if not begun.done():
                 begun.set_result(None)
             self.adjust()
-
-    def _uncrowd(self) -> None:
-        self._uncrowding = None
-        self.adjust()
-
-    def _look_behind(self, info: DeliveryInfo) -> None:
-        if info.pending > 0:
-            self._crowded_until = self._loop.time() + _CROWDED
 
     async def _received(self, delivery: Delivery) -> HeldTask | None:
         info = delivery.info
@@ -305,7 +296,8 @@ class TaskService:
         del self._held[held.task.id]
         if not self._held:
             self._idle.set()
-        self._short = self.children.is_short(held.task.function.encode())
+        if self._room is not None:
+            self._room.short = self.children.is_short(held.task.function.encode())
         self.adjust()
 
     def resume(self, held: HeldTask, rest: Coroutine[Any, Any, None]) -> None:
@@ -347,23 +339,16 @@ class TaskService:
             log.log(level, "a task could not be handled: %s", error, exc_info=error)
 
     def adjust(self) -> None:
-        """Ask for as many tasks as there is room for, once in this turn of the loop."""
-        if self._adjusting is None and self._intake is not None and not self.leaving:
-            self._adjusting = self._loop.call_soon(self._adjust)
+        """There may be room for more, or less of it."""
+        if self._room is not None and not self.leaving:
+            self._room.adjust()
 
-    def _adjust(self) -> None:
-        self._adjusting = None
-        if self._intake is None:
-            return
-        waiting = sum(held.work is None for held in self._held.values())
-        now = self._loop.time()
-        ahead = self._short and now < self._crowded_until
-        if ahead and self._uncrowding is None:
-            self._uncrowding = self._loop.call_later(_CROWDED, self._uncrowd)
-        self._intake.waiting = max(1, self.children.slots)  # what comes ahead is asked for when it is there
-        room = max(0, self.children.room(ahead) - waiting)
-        if room != self._intake.free:
-            self._intake.add_slots(room - self._intake.free)
+    def _waiting(self) -> int:
+        return sum(held.work is None for held in self._held.values())
+
+    def _look_behind(self, info: DeliveryInfo) -> None:
+        if self._room is not None:
+            self._room.look_behind(info)
 
     # -- what held tasks ask for ------------------------------------------------
 
