@@ -339,6 +339,11 @@ def test_cancelling_without_a_worker_says_that_one_is_needed(ask: Asked, do: Do)
     assert ask("tasks", "--state", "pending", subject="deserted")[1].count(id) == 1
 
 
+async def _enqueue_one(options: dict[str, Any]) -> None:
+    async with NatsExecutor("one", **options) as remote:
+        await remote.enqueue(samples.double, 4)
+
+
 def test_a_pool_from_the_worker_s_file(
     home: EmbeddedServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,6 +357,8 @@ def test_a_pool_from_the_worker_s_file(
     assert "Which pool? Give one --subject, of tasks.one, tasks.two" in capsys.readouterr().err
     assert main(["tasks", "--config", str(file), "--subject", "tasks.one"]) == 0
     assert capsys.readouterr().out == "No tasks.\n"
+    stated = {"url": "embedded", "prefix": "filed", "subject": "tasks.one", "storage": "memory", "lease": 20}
+    asyncio.run(_enqueue_one(stated))
     # What the file says of the pool's streams counts: without it they are other ones.
     line = ["tasks", "--url", "embedded", "--prefix", "filed", "--subject", "tasks.one"]
     assert main(line) == 2
