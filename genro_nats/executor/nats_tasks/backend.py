@@ -66,7 +66,7 @@ class NatsTasks:
         self._lookup = Lookup(js, subjects, store)
         self._outcomes.exists = self._lookup.status
         self._recurring = Recurring(js, subjects, self._submitter)
-        self._graves = Graves(js, subjects, owner)
+        self._graves = Graves(js, subjects, owner, self._submitter)
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
         self._watches: WeakSet[Watch] = WeakSet()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 
 from genro_nats.codec.frame import decode, encode
-from genro_nats.errors import DecodeError, SequenceConflictError, TaskError, TaskNotFoundError
+from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
+from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.message import new_id
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import unpack_letter
 from genro_nats.tasks.request import OWNER
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.publisher import Publication
 from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, token
 
 __all__ = ["Graves"]
@@ -21,11 +22,11 @@ __all__ = ["Graves"]
 class Graves:
     """The dead letters of one pool."""
 
-    def __init__(self, js: JetStream, subjects: TaskSubjects, owner: str) -> None:
+    def __init__(self, js: JetStream, subjects: TaskSubjects, owner: str, submitter: Submitter) -> None:
         self._js = js
         self._subjects = subjects
         self._owner = owner
-        self._publisher = Publisher(js, subjects.tasks_stream)
+        self._submitter = submitter
 
     async def list(self, limit: int) -> list[DeadLetter]:
         """The oldest ones."""
@@ -57,20 +58,20 @@ class Graves:
         *_, level, key, _old = subject.split(".")
         where = self._subjects.of("task", "now", level, key, token(fresh))
         guard = "" if key == NONE else self._subjects.of("task", "*", "*", key, "*")
-        try:
-            await self._publisher.publish(
-                where,
-                encode(frame),
-                msg_id=fresh,
-                expected_last_subject_sequence=0 if guard else None,
-                expected_subject=guard,
-            )
-        except SequenceConflictError as error:
+        publication = Publication(
+            where,
+            encode(frame),
+            msg_id=fresh,
+            expected_last_subject_sequence=0 if guard else None,
+            expected_subject=guard,
+        )
+        holder = await self._submitter.store_once(publication)
+        if holder is not None:
             raise TaskError(
-                f"The dead letter {id!r} has the key {from_token(key)!r}, which another task has that waits "
+                f"The dead letter {id!r} has the key {from_token(key)!r}, which task {holder} has that waits "
                 "or runs: replay it once that one is settled, or drop it.",
                 task_id=id,
-            ) from error
+            )
         await self.drop(id)
         return fresh
 

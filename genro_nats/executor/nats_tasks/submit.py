@@ -140,7 +140,7 @@ class Submitter:
         publication = await self._publication(request)
         self._outcomes.expect(request.id)
         try:
-            existing = await self._store_once(request, publication)
+            existing = await self.store_once(publication, request)
         except BaseException:
             self._outcomes.unexpect(request.id)
             raise
@@ -148,12 +148,16 @@ class Submitter:
             self._outcomes.unexpect(request.id)
         return existing or request.id
 
-    async def _store_once(self, request: TaskRequest, publication: Publication) -> str | None:
-        """Store it, unless its key or id is taken: then the id of the task that has it."""
+    async def store_once(self, publication: Publication, request: TaskRequest | None = None) -> str | None:
+        """Store it, unless its key or id is taken: then the id of the task that has it.
+
+        ``request``: where the id may be a caller's own, which the server may remember of an earlier task.
+        Raises TaskError when a settled task does not let go of the key.
+        """
         for attempt in range(_ATTEMPTS):
             try:
                 ack = await self._publisher.publish_one(publication)
-                if ack.duplicate and not await self._is_there(request):
+                if ack.duplicate and request is not None and not await self._is_there(request):
                     # One with this id was settled and forgotten, and the server still remembers the id.
                     await self._publisher.publish_one(replace(publication, msg_id=""))
                 return None
@@ -163,7 +167,7 @@ class Submitter:
                 return existing
             # Settled, and not yet off the queue: a moment, or a lease if its worker died in that moment.
             await asyncio.sleep(backoff(attempt, *_PAUSE_FOR_KEY))
-        raise TaskError(f"The key or id of {request.id} is held by a settled task: try again.")
+        raise TaskError(f"{publication.expected_subject} is held by a settled task: try again.")
 
     async def _is_there(self, request: TaskRequest) -> bool:
         """Is the task known, one way or another? Others than those with an id of somebody's own always are."""
