@@ -83,6 +83,11 @@ class Intake:
         return self._free
 
     @property
+    def open(self) -> int:
+        """Messages that have been asked for and may come."""
+        return sum(lane.known.waiting + lane.known.probing for lane in self._lanes)
+
+    @property
     def silences(self) -> int:
         """How often the server fell silent."""
         return sum(lane.silences for lane in self._lanes)

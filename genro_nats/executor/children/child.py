@@ -97,7 +97,12 @@ class Child:
     @property
     def paused(self) -> bool:
         """Must not be sent calls now."""
-        return self.retiring or self._skipping > 0 or self.doomed is not None or self.dying or self.ended
+        return self._skipping > 0 or self.leaving
+
+    @property
+    def leaving(self) -> bool:
+        """Will it be sent no more calls at all?"""
+        return self.retiring or self.doomed is not None or self.dying or self.ended
 
     @property
     def worn_out(self) -> bool:

@@ -11,11 +11,12 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sized
 from typing import Final, Protocol, TypeVar
 
-__all__ = ["DEPTH", "LOW", "SHORT", "STALL", "ShortCalls", "choose", "room"]
+__all__ = ["BRIEF", "DEPTH", "LOW", "SHORT", "STALL", "ShortCalls", "choose", "room"]
 
 DEPTH: Final = 16  # calls in a child's hands at most
 LOW: Final = 4  # so few in its hands that more are sent: several at once cost one write
 SHORT: Final = 0.0005  # seconds; about five times the round trip that sending ahead saves
+BRIEF: Final = 0.01  # seconds; one preempted by the system counts for a while
 STALL: Final = 0.002  # seconds after which calls are taken back from behind a running one
 _DECAY: Final = 0.95  # per call: about 60 short ones until a slow one is forgotten
 _SEEN: Final = 3  # runs before a function counts as short
@@ -37,8 +38,15 @@ class ShortCalls:
 
     def is_short(self, key: bytes) -> bool:
         """May a call of this function be sent ahead?"""
-        worst, seen = self._known.get(key, (SHORT, 0))
-        return seen >= _SEEN and worst < SHORT
+        return self._below(key, SHORT)
+
+    def is_brief(self, key: bytes) -> bool:
+        """Does a call of this function end so soon that some of them may wait in a queue?"""
+        return self._below(key, BRIEF)
+
+    def _below(self, key: bytes, seconds: float) -> bool:
+        worst, seen = self._known.get(key, (seconds, 0))
+        return seen >= _SEEN and worst < seconds
 
 
 class Slotted(Protocol):

@@ -94,9 +94,8 @@ class ChildPool:
                 self._expired(work, seconds)
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
-        together = work.stream or work.solo or work.large
-        work.short = not together and self.is_short(work.key)
-        child = choose(self.roster.active, work.short) if not self.queue else None
+        work.short = not work.stream and not work.large and self.is_short(work.key)
+        child = choose(self.roster.active, work.may_wait) if not self.queue else None
         if child is None:
             self.queue[work] = None
         else:
@@ -131,18 +130,24 @@ class ChildPool:
         """Are calls of this function seen to be so short that they are sent ahead?"""
         return self._short.is_short(key)
 
+    def is_brief(self, key: bytes) -> bool:
+        """Do calls of this function end so soon that some of them may wait here?"""
+        return self._short.is_brief(key)
+
+    @property
+    def all_brief(self) -> bool:
+        """Does everything that the children have in hand end soon, as far as is known?"""
+        active = self.roster.active
+        return all(self._short.is_brief(work.key) for child in active for work in child.inflight.values())
+
     @property
     def slots(self) -> int:
         """Calls that can run at the same time."""
         return sum(child.slots for child in self.roster.active)
 
     def room(self, ahead: bool = False) -> int:
-        """How many more calls could begin at once; with ``ahead`` also those that short ones may wait behind."""
-        slots = (
-            child.ahead if ahead and child.all_short else child.slots
-            for child in self.roster.active
-            if not child.paused
-        )
+        """How many more calls could begin at once; with ``ahead``, how many more it is worth to have here."""
+        slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.leaving)
         return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
 
     def control(self, work: Work, frame: Frame) -> None:
@@ -180,13 +185,13 @@ class ChildPool:
 
     def _refill(self, child: Child) -> None:
         queue = self.queue
-        while queue and room(child, next(iter(queue)).short):
+        while queue and room(child, next(iter(queue)).may_wait):
             self._send(child, queue.popitem(last=False)[0])
 
     def on_capacity(self) -> None:
         """There may be room: give out what waits."""
         while self.queue:
-            child = choose(self.roster.active, next(iter(self.queue)).short)
+            child = choose(self.roster.active, next(iter(self.queue)).may_wait)
             if child is None:
                 return
             self._send(child, self.queue.popitem(last=False)[0])

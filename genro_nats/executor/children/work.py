@@ -20,7 +20,7 @@ class Work:
 
     ``parts``: the frame's chunks, or the frame in shared memory. ``key``: the function's name, for the memory of
     short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
-    ``solo``: it is never sent ahead behind another call.
+    ``short``: it is expected to be. ``solo``: it is never sent ahead behind another call.
     """
 
     __slots__ = (
@@ -51,6 +51,11 @@ class Work:
         self.done = False
         self.child: Child | None = None
         self.timer: asyncio.TimerHandle | None = None
+
+    @property
+    def may_wait(self) -> bool:
+        """May it be sent to a child that runs another one?"""
+        return self.short and not self.solo
 
     def received(self, kind: int, data: Buffer) -> None:
         """A frame from the child; REPLY and ERROR are the last."""

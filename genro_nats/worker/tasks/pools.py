@@ -36,7 +36,7 @@ class WorkerTasks:
     def add(self, pool: PoolService, options: PoolOptions) -> None:
         """Serve the tasks of this pool too."""
         service = TaskService(self._js, pool.children, options, self._worker, self._events)
-        pool.on_freed = service.adjust
+        pool.on_freed = service.freed
         self._services[pool.subject] = service
 
     async def start(self) -> None:

@@ -13,13 +13,15 @@ from genro_nats.transport.intake import Intake
 __all__ = ["Room"]
 
 _CROWDED: Final = 0.05  # seconds; what was asked for ahead and is not wanted any more goes back when it comes
+_AHEAD: Final = 16  # tasks in excess that are taken all the same
+_EASE: Final = 0.005  # seconds
 
 
 class Room:
     """Keeps the free slots of an intake in step with the children.
 
     ``waiting()``: tasks that were taken and are not with the children yet. Tasks are asked for
-    ahead only while the last one was short and others waited behind one not long before: what
+    ahead only while they are brief and others waited behind one not long before: what
     waits here waits for one worker only.
     """
 
@@ -30,14 +32,15 @@ class Room:
         self._loop = asyncio.get_running_loop()
         self._planned: asyncio.Handle | None = None
         self._ending: asyncio.TimerHandle | None = None
+        self._easing: asyncio.TimerHandle | None = None
         self._crowded_until = 0.0
         self._closed = False
-        self.short = False  # the last task was
+        self.brief = False  # the last task was
 
     def close(self) -> None:
         """Ask for no more."""
         self._closed = True
-        for handle in (self._planned, self._ending):
+        for handle in (self._planned, self._ending, self._easing):
             if handle is not None:
                 handle.cancel()
 
@@ -51,13 +54,26 @@ class Room:
         if self._planned is None and not self._closed:
             self._planned = self._loop.call_soon(self._adjust)
 
+    def freed(self) -> None:
+        """A call that is no task has left: adjust soon, but not for each of thousands a second."""
+        if self._easing is None and not self._closed:
+            self._easing = self._loop.call_later(_EASE, self._eased)
+
+    def _eased(self) -> None:
+        self._easing = None
+        self.adjust()
+
     def _adjust(self) -> None:
         self._planned = None
-        ahead = self.short and self._loop.time() < self._crowded_until
+        brief = self.brief and self._children.all_brief
+        ahead = brief and self._loop.time() < self._crowded_until
         if ahead and self._ending is None:
             self._ending = self._loop.call_later(_CROWDED, self._look_again)
         self._intake.waiting = max(1, self._children.slots)  # what comes ahead is asked for when it is there
         room = max(0, self._children.room(ahead) - self._waiting())
+        if brief:
+            # What comes will be done sooner than it could be had back by anybody.
+            room = max(room, min(self._intake.open, _AHEAD - self._waiting()))
         if room != self._intake.free:
             self._intake.add_slots(room - self._intake.free)
 

@@ -297,7 +297,7 @@ class TaskService:
         if not self._held:
             self._idle.set()
         if self._room is not None:
-            self._room.short = self.children.is_short(held.task.function.encode())
+            self._room.brief = self.children.is_brief(held.task.function.encode())
         self.adjust()
 
     def resume(self, held: HeldTask, rest: Coroutine[Any, Any, None]) -> None:
@@ -342,6 +342,11 @@ class TaskService:
         """There may be room for more, or less of it."""
         if self._room is not None and not self.leaving:
             self._room.adjust()
+
+    def freed(self) -> None:
+        """A call that is no task has left the children."""
+        if self._room is not None:
+            self._room.freed()
 
     def _waiting(self) -> int:
         return sum(held.work is None for held in self._held.values())
