@@ -27,6 +27,7 @@ from genro_nats.transport.requests import OpenRequest
 __all__ = ["PubAck", "Publication", "Publisher"]
 
 ID: Final = "Nats-Msg-Id"
+_BLOCK: Final = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n"  # what most messages have for headers
 _TIMEOUT: Final = 3.0  # seconds for one attempt
 _WRONG_SEQUENCE: Final = (10071, 10164)
 
@@ -139,7 +140,8 @@ class Publisher:
         begun = time.monotonic()
         try:
             when = When.NOW if requester.alone else When.SOON
-            block = header_block(headers)
+            plain = len(headers) == 1 and ID in headers
+            block = _BLOCK % headers[ID].encode() if plain else header_block(headers)
             request = requester.post(publication.subject, publication.data, block, _TIMEOUT, when)
             if request is None:
                 request = await requester.send(publication.subject, publication.data, headers)

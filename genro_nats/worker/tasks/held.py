@@ -185,7 +185,7 @@ class HeldTask:
         claim.attempts += 1
         claim.claim = self._claim_id = os.urandom(8).hex()
         claim.worker = self._service.worker
-        claim.pid = os.getpid()
+        claim.pid = self._service.pid
         claim.started_at = self.started = self._service.now()
         claim.next_retry_at = None
         claim.error = ""

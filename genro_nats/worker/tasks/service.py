@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
 from collections.abc import Coroutine
 from typing import Any, Final
@@ -64,6 +65,7 @@ class TaskService:
     ) -> None:
         assert options.subject is not None
         self.worker = worker
+        self.pid = os.getpid()
         self.children = children
         self.leaving = False
         self.counts = {"tasks": 0, "completed": 0, "failed": 0, "cancelled": 0, "fenced": 0, "reruns": 0}
