@@ -56,11 +56,11 @@ class CallOptions:
 class Call:
     """One submitted call, as it goes from the public API to the engine that runs it.
 
-    ``timeout``: seconds, the pool's default already applied; None: no deadline.
-    ``trace_id``: "" when the call begins its own trace. ``carried``: context
-    variables to set where it runs, as ("module:attribute", value). ``packed``: the
-    pickled arguments, in place of the arguments themselves. ``task``: set where the
-    call is an attempt of a task.
+    ``timeout``: seconds left, the pool's default already applied; None: no deadline. ``stated``:
+    the seconds it was given at first, which errors name. ``trace_id``: "" when the call begins
+    its own trace. ``carried``: context variables to set where it runs, as ("module:attribute",
+    value). ``packed``: the pickled arguments, in place of the arguments themselves. ``task``: set
+    where the call is an attempt of a task.
     """
 
     __slots__ = (
@@ -72,6 +72,7 @@ class Call:
         "on_progress",
         "packed",
         "pool",
+        "stated",
         "task",
         "timeout",
         "trace_id",
@@ -94,7 +95,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.pool = pool
-        self.timeout = timeout
+        self.timeout = self.stated = timeout
         self.trace_id = trace_id
         self.on_progress = on_progress
         self.carried = carried
