@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
+from genro_nats.errors import ConfigurationError
+
 __all__ = [
     "Call",
     "CallContext",
@@ -47,10 +49,22 @@ class CallOptions:
 
     ``timeout``: seconds from submitting to the reply; None: the pool's own.
     ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+
+    Raises:
+        ConfigurationError: a timeout that is no number of seconds above 0.
     """
 
     timeout: float | None = None
     on_progress: Callable[[ProgressUpdate], object] | None = None
+
+    def __post_init__(self) -> None:
+        given = self.timeout
+        if given is None:
+            return
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < inf:
+            raise ConfigurationError(
+                f"timeout={given!r}: give seconds above 0, or leave it out for no deadline", option="timeout"
+            )
 
 
 class Call:
