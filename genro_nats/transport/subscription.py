@@ -1,0 +1,63 @@
+"""A subject that is heard, through every reconnect, and the messages that come there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from genro_nats.transport.headers import Headers
+from genro_nats.transport.transfer.cutter import Taker
+from genro_nats.transport.transfer.raw import take_whole
+
+__all__ = ["Message", "Subscription"]
+
+log: Final = logging.getLogger("genro_nats.transport")
+
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Message(NamedTuple):
+    """A received message. ``status``: the server's own word in place of a reply, such as "503"."""
+
+    subject: str
+    reply: str
+    data: bytes
+    status: str
+    headers: Mapping[str, str] = _NO_HEADERS
+
+
+class Subscription:
+    """One subject heard, through every reconnect."""
+
+    def __init__(
+        self, subject: str, queue: str, handler: Callable[[Message], object], taker: Taker | None = None
+    ) -> None:
+        self.subject = subject
+        self.queue = queue
+        self.handler = handler
+        self.taker = taker
+        self.client: Client | None = None
+        self.session: Any = None
+
+    async def receive(self, msg: Msg) -> None:
+        """nats-py's way to hand a message on."""
+        self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
+
+    def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
+        """Call the handler; whatever it raises must not end the subscription."""
+        if headers is None:
+            status, headers = "", _NO_HEADERS
+        else:
+            status = headers.status if isinstance(headers, Headers) else headers.get("Status", "")
+        try:
+            if self.taker is not None and not status:
+                take_whole(data, self.taker)
+            else:
+                self.handler(Message(subject, reply, data, status, headers))
+        except Exception:
+            log.exception("a message on %s could not be handled", subject)
