@@ -38,17 +38,20 @@ class Delivery:
 
     The server takes these words also from a delivery that has since been given to
     somebody else: who must know that it still holds the message has to fence by itself.
+    ``flaw``: why it must not be believed; then ``data`` is empty, and ``raw`` is what came.
     All raise ConnectionLostError if there is no server now.
     """
 
-    __slots__ = ("_info", "_js", "_reply", "data", "headers", "subject")
+    __slots__ = ("_info", "_js", "_reply", "data", "flaw", "headers", "raw", "subject")
 
     def __init__(self, js: JetStream, message: Message) -> None:
         self._js = js
         self._reply = message.reply
         self._info: DeliveryInfo | None = None
         self.subject: str = message.subject
-        self.data: bytes = message.data
+        self.flaw = message.flaw
+        self.raw: bytes = message.data
+        self.data: bytes = b"" if message.flaw else message.data
         self.headers: Mapping[str, str] = message.headers
 
     @property

@@ -24,6 +24,7 @@ from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.client import DirectClient, close_client, forsake
 from genro_nats.transport.dialing import dial, refuse_if_final
+from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_block
 from genro_nats.transport.sending import Sender, When
 from genro_nats.transport.subscription import Message, Subscription
@@ -47,8 +48,10 @@ class Connection(Sender):
     goes; the first connection does not count as coming.
     """
 
-    def __init__(self, address: Address, name: str, connect_timeout: float = 5.0) -> None:
-        super().__init__()
+    def __init__(
+        self, address: Address, name: str, connect_timeout: float = 5.0, guard: Guard | None = None
+    ) -> None:
+        super().__init__(guard or Guard())
         self._address = address
         self._name = name
         self._connect_timeout = connect_timeout
@@ -131,7 +134,7 @@ class Connection(Sender):
         self._known = (
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
-        self.max_payload = client.max_payload
+        self.max_payload = client.max_payload - self.guard.overhead
         version = client.connected_server_version
         self.server_version = (version.major, version.minor, version.patch)
         self.up.set()
@@ -149,7 +152,7 @@ class Connection(Sender):
             # No message can have come before this: the server has not been told yet.
             client.direct[subscription.session._id] = subscription
         if subscription.taker is not None:
-            cut(client, subscription.session._id, subscription.taker)
+            cut(client, subscription.session._id, subscription.taker, self.guard.overhead)
 
     async def _on_error(self, error: BaseException) -> None:
         # Must never raise: nats-py would end a reading task.
@@ -190,13 +193,19 @@ class Connection(Sender):
             return
 
     async def subscribe(
-        self, subject: str, handler: Callable[[Message], object], queue: str = "", taker: Taker | None = None
+        self,
+        subject: str,
+        handler: Callable[[Message], object],
+        queue: str = "",
+        taker: Taker | None = None,
+        flawed: Callable[[Message], object] | None = None,
     ) -> Subscription:
         """Hear a subject from now on; ``handler`` is called in order, in the event loop.
 
-        With ``taker``, messages go there as they come in, and only the server's own words to the handler.
+        With ``taker``, messages go there as they come in, unverified, and only the server's own words to the
+        handler. ``flawed`` gets what must not be believed; without it nobody does.
         """
-        subscription = Subscription(subject, queue, handler, taker)
+        subscription = Subscription(subject, queue, handler, self.guard, flawed, taker)
         self._subscriptions.append(subscription)
         if self._client is not None:
             await self._attach(self._client, subscription)

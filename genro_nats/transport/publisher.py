@@ -228,7 +228,11 @@ class Publisher:
         """A repeated message conflicts with itself: a stream without replicas looks at sequences first."""
         subject = publication.expected_subject or publication.subject
         stored = await get_last(self._js, self._stream, subject)
-        if stored is not None and (stored.headers.get(ID) == own if own else stored.data == publication.data):
+        if (
+            stored is not None
+            and stored.flaw is None
+            and (stored.headers.get(ID) == own if own else stored.data == publication.data)
+        ):
             return PubAck(self._stream, stored.seq, True)
         raise SequenceConflictError(
             f"{subject}: another message was stored first.", subject=subject, code=error.code

@@ -92,7 +92,9 @@ class Puller:
         self._heard_at = self._loop.time()
         self._connection.on_up.append(self._ask_for_all)
         self._connection.on_down.append(self._forget_asked)
-        self._subscription = await self._connection.subscribe(f"{self._inbox}>", self._receive)
+        self._subscription = await self._connection.subscribe(
+            f"{self._inbox}>", self._receive, flawed=self._receive_flawed
+        )
         self._watch = self._loop.call_later(self._heartbeat, self._look)
         self._plan()
 
@@ -176,6 +178,11 @@ class Puller:
             self._heard_at = self._loop.time()
             if message.status != _HEARTBEAT:
                 self._pull_ended(message, int(batch))
+
+    def _receive_flawed(self, message: Message) -> None:
+        """The handler is told by ``Delivery.flaw``; what no stream sent is nothing."""
+        if not message.subject.startswith(self._inbox):
+            self._receive(message)
 
     def _take(self, message: Message) -> None:
         if self._free <= 0 or not self._running:

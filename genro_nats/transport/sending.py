@@ -13,6 +13,7 @@ from nats.errors import Error as NatsError
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError
+from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_size
 from genro_nats.transport.transfer.raw import send, write_pending
 
@@ -39,7 +40,8 @@ class When(Enum):
 class Sender:
     """Publishes by the client that is there now; the sending half of a ``Connection``."""
 
-    def __init__(self) -> None:
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
         self._client: Client | None = None
         self._loop: asyncio.AbstractEventLoop
         self._kicking: asyncio.Handle | None = None
@@ -56,6 +58,8 @@ class Sender:
             ConnectionLostError: there is no server now.
         """
         client = self._sendable(subject, data, reply, headers)
+        if self.guard.keyed:
+            data = self._sealed(subject, data, reply, headers)
         try:
             await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
         except (NatsError, OSError) as error:
@@ -71,6 +75,8 @@ class Sender:
         client = self._sendable(subject, data, reply, headers)
         if client.pending_data_size + len(data) > _AT_ONCE:
             return False
+        if self.guard.keyed:
+            data = self._sealed(subject, data, reply, headers)
         step = client.publish(subject, data, reply, headers)  # type: ignore[arg-type]
         try:
             # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
@@ -87,15 +93,16 @@ class Sender:
     ) -> bool:
         """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives."""
         client = self._sendable(subject, data, reply)
-        size = len(data) + len(block)
-        if client.pending_data_size + size > _AT_ONCE or size > self.max_payload:
+        seal = self.guard.seal(subject, (data,), reply, None, block) if self.guard.keyed else b""
+        size = len(data) + len(block) + len(seal)
+        if client.pending_data_size + size > _AT_ONCE or size > self.max_payload + self.guard.overhead:
             return False
         if block:
             line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
-            client._pending += (line + block, data, _END)  # type: ignore[arg-type]  # a bytearray does too
+            client._pending += (line + block + seal, data, _END)  # type: ignore[arg-type]  # a bytearray does too
         else:
             line = f"PUB {subject} {reply} {size}\r\n".encode()
-            client._pending += (line, data, _END)  # type: ignore[arg-type]
+            client._pending += (line + seal, data, _END)  # type: ignore[arg-type]
         client._pending_data_size += size + len(subject)
         if when is When.LATER:
             if self._kicking is None:
@@ -126,10 +133,16 @@ class Sender:
         Raises as ``publish``.
         """
         client = self._sendable(subject, pieces[0], "")
+        if self.guard.keyed:
+            pieces = [self.guard.seal(subject, pieces, "") + bytes(pieces[0]), *pieces[1:]]
         try:
             await send(client, subject, "", pieces)
         except (NatsError, OSError) as error:
             raise self._lost(error) from error
+
+    def _sealed(self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None) -> Buffer:
+        seal = self.guard.seal(subject, (data,), reply, headers)
+        return seal + data if seal else data
 
     def _sendable(
         self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None

@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from genro_nats.codec.signing import MAGIC, Flaw
+from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
 from genro_nats.transport.transfer.raw import take_whole
@@ -22,24 +24,37 @@ _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Message(NamedTuple):
-    """A received message. ``status``: the server's own word in place of a reply, such as "503"."""
+    """A received message. ``status``: the server's own word in place of a reply, such as "503".
+
+    ``flaw``: why it must not be believed; only those who asked for such messages get any, data
+    and seal as they came.
+    """
 
     subject: str
     reply: str
     data: bytes
     status: str
     headers: Mapping[str, str] = _NO_HEADERS
+    flaw: Flaw | None = None
 
 
 class Subscription:
     """One subject heard, through every reconnect."""
 
     def __init__(
-        self, subject: str, queue: str, handler: Callable[[Message], object], taker: Taker | None = None
+        self,
+        subject: str,
+        queue: str,
+        handler: Callable[[Message], object],
+        guard: Guard,
+        flawed: Callable[[Message], object] | None = None,
+        taker: Taker | None = None,
     ) -> None:
         self.subject = subject
         self.queue = queue
         self.handler = handler
+        self.flawed = flawed
+        self._guard = guard
         self.taker = taker
         self.client: Client | None = None
         self.session: Any = None
@@ -49,15 +64,25 @@ class Subscription:
         self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
 
     def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
-        """Call the handler; whatever it raises must not end the subscription."""
+        """Call the handler, with what is verified; whatever it raises must not end the subscription."""
         if headers is None:
             status, headers = "", _NO_HEADERS
         else:
             status = headers.status if isinstance(headers, Headers) else headers.get("Status", "")
         try:
             if self.taker is not None and not status:
-                take_whole(data, self.taker)
+                take_whole(data, self.taker, self._guard.overhead)
+            elif self._guard.keyed or data[:4] == MAGIC:
+                self._verify(Message(subject, reply, data, status, headers))
             else:
                 self.handler(Message(subject, reply, data, status, headers))
         except Exception:
             log.exception("a message on %s could not be handled", subject)
+
+    def _verify(self, came: Message) -> None:
+        data, flaw = self._guard.open(came.subject, came.reply, came.data, came.status, came.headers)
+        message = Message(came.subject, came.reply, data, came.status, came.headers, flaw)
+        if flaw is None:
+            self.handler(message)
+        elif self.flawed is not None:
+            self.flawed(message)
