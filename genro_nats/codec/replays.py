@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from genro_nats.codec.signing import Flaw, Seal
+from genro_nats.codec.signing import Flaw
 
 __all__ = ["Window"]
 
@@ -32,13 +32,13 @@ class Window:
     def __len__(self) -> int:
         return self._count
 
-    def timely(self, seal: Seal, now: int) -> Flaw | None:
-        """What is wrong with its time; ``now``: nanoseconds since the epoch."""
-        if abs(now - seal.time) <= self._span and seal.time >= self._floor:
+    def timely(self, time: int, now: int) -> Flaw | None:
+        """What is wrong with the time of a seal; ``now``: likewise nanoseconds since the epoch."""
+        if -self._span <= now - time <= self._span and time >= self._floor:
             return None
-        seconds = (now - seal.time) / _NS
+        seconds = (now - time) / _NS
         where = "before" if seconds >= 0 else "after"
-        shrunk = "" if abs(now - seal.time) > self._span else " (shortened: so many messages come)"
+        shrunk = " (shortened: so many messages come)" if abs(now - time) <= self._span else ""
         return Flaw(
             "too old",
             f"it was signed {abs(seconds):.1f} s {where} the present time here, and messages are heard for "
@@ -46,14 +46,13 @@ class Window:
             "much; set the clocks, or raise replay_window where it was refused",
         )
 
-    def take(self, seal: Seal, now: int) -> Flaw | None:
-        """Remember a seal; what is wrong with it, if it came before or is too old."""
-        if (flaw := self.timely(seal, now)) is not None:
-            return flaw
-        number, code = seal.time // self._width, seal.code[:16]
-        bucket = self._buckets.get(number)
+    def take(self, time: int, code: bytes, now: int) -> Flaw | None:
+        """Remember a seal by its HMAC; what is wrong with it, if it came before or is too old."""
+        if not -self._span <= now - time <= self._span or time < self._floor:
+            return self.timely(time, now)
+        bucket = self._buckets.get(time // self._width)
         if bucket is None:
-            bucket = self._buckets[number] = set()
+            bucket = self._buckets[time // self._width] = set()
             self._forget((now - self._span) // self._width)
         if code in bucket:
             return Flaw("replayed", "the same message came before: somebody recorded it and sent it again")

@@ -21,23 +21,19 @@ import hashlib
 import hmac
 import os
 import re
-import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, SignatureError
 
-if TYPE_CHECKING:
-    from hashlib import _Hash
-
-__all__ = ["MAGIC", "SEAL_SIZE", "Flaw", "Keyring", "Opening", "Seal", "new_key", "wrong"]
+__all__ = ["MAGIC", "SEAL_SIZE", "Flaw", "Keyring", "Opening", "Verified", "new_key"]
 
 MAGIC: Final = b"\x93GS\x01"  # its version included
-_SEAL: Final = struct.Struct("!4s8sQ32s")
-SEAL_SIZE: Final = _SEAL.size
-_HEAD: Final = struct.Struct("!4s8sQ")
-_LENGTH: Final = struct.Struct("!I")
+_KEY: Final = 4  # where the key's id is
+_TIME: Final = 12
+_HEAD: Final = 20  # bytes before the HMAC, which covers them
+SEAL_SIZE: Final = 52
 _MIN_SECRET: Final = 32  # bytes
 _BLOCK: Final = 64  # bytes of SHA-256
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
@@ -59,56 +55,42 @@ class Flaw(NamedTuple):
         return SignatureError(f"{what}: {self.text}" if what else self.text, reason=self.reason)
 
 
-class Seal(NamedTuple):
-    """A seal that was read. ``key``: the id; ``time``: nanoseconds; ``code``: the HMAC."""
-
-    key: bytes
-    time: int
-    code: bytes
-
-    @property
-    def shown(self) -> str:
-        """The key's id for messages."""
-        return self.key.rstrip(b"\0").decode("ascii", "replace")
+# Data without its seal, when that was made (nanoseconds), and its HMAC, which no other message has. A plain tuple,
+# since there is one for each message.
+Verified = tuple[bytes, int, bytes]
 
 
 class _Key:
-    """One key, as the two states that HMAC begins with: a third of the time that ``hmac.digest`` takes."""
+    """One key, as the two states that HMAC begins with: half of the time that ``hmac.digest`` takes."""
 
-    __slots__ = ("_inner", "_outer", "id")
+    __slots__ = ("begin", "field", "finish", "head")
 
-    def __init__(self, id: bytes, secret: bytes) -> None:
-        self.id = id
+    def __init__(self, field: bytes, secret: bytes) -> None:
         block = (hashlib.sha256(secret).digest() if len(secret) > _BLOCK else secret).ljust(_BLOCK, b"\0")
-        self._inner = hashlib.sha256(block.translate(_INNER))
-        self._outer = hashlib.sha256(block.translate(_OUTER))
-
-    def begin(self, start: bytes) -> _Hash:
-        inner = self._inner.copy()
-        inner.update(start)
-        return inner
-
-    def code(self, inner: _Hash) -> bytes:
-        outer = self._outer.copy()
-        outer.update(inner.digest())
-        return outer.digest()
+        self.field = field
+        self.head = MAGIC + field
+        self.begin = hashlib.sha256(block.translate(_INNER)).copy
+        self.finish = hashlib.sha256(block.translate(_OUTER)).copy
 
 
 class Opening:
-    """Sealed data on its way in: ``update`` with each piece of it, then ask whether it is ``right``."""
+    """Sealed data on its way in: ``update`` with each piece of it, then ``verdict``."""
 
-    __slots__ = ("_inner", "_key", "seal", "update")
+    __slots__ = ("_inner", "_key", "code", "time", "update")
 
-    def __init__(self, key: _Key, seal: Seal, start: bytes) -> None:
+    def __init__(self, key: _Key, seal: bytes, start: bytes) -> None:
         self._key = key
-        self._inner = key.begin(start)
-        self.seal = seal
+        self.code = seal[_HEAD:]
+        self._inner = key.begin()
+        self._inner.update(start)
+        self.time = int.from_bytes(seal[_TIME:_HEAD], "big")
         self.update = self._inner.update
 
-    @property
-    def right(self) -> bool:
+    def verdict(self) -> Flaw | None:
         """Is all that came what was sealed?"""
-        return hmac.compare_digest(self._key.code(self._inner), self.seal.code)
+        outer = self._key.finish()
+        outer.update(self._inner.digest())
+        return None if hmac.compare_digest(outer.digest(), self.code) else _wrong(self._key.field)
 
 
 class Keyring:
@@ -118,7 +100,7 @@ class Keyring:
         found = [_Key(_field(id), secret) for id, secret in keys]
         if not found:
             raise ConfigurationError(f"There is no key. A key is written as {_FORM}.")
-        self._keys = {key.id: key for key in found}
+        self._keys = {key.field: key for key in found}
         if len(self._keys) < len(found):
             raise ConfigurationError("Two keys have the same id: each needs one of its own.")
         self._first = found[0]
@@ -146,51 +128,69 @@ class Keyring:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the keys, the sealing one first."""
-        return tuple(id.rstrip(b"\0").decode() for id in self._keys)
+        return tuple(map(_shown, self._keys))
 
     def seal(self, context: bytes, pieces: Sequence[Buffer], now: int) -> bytes:
         """The seal of data given in pieces; ``now``: nanoseconds since the epoch."""
         key = self._first
-        head = _HEAD.pack(MAGIC, key.id, now)
-        inner = key.begin(_LENGTH.pack(len(context)) + context + head)
+        head = key.head + now.to_bytes(8, "big")
+        inner, outer = key.begin(), key.finish()
+        inner.update(b"%b%b%b" % (len(context).to_bytes(4, "big"), context, head))
         for piece in pieces:
             inner.update(piece)
-        return head + key.code(inner)
+        outer.update(inner.digest())
+        return head + outer.digest()
 
-    def opening(self, context: bytes, start: Buffer) -> Opening | Flaw:
+    def verify(self, context: bytes, data: bytes) -> Verified | Flaw:
+        """What is sealed in ``data``, if its seal is right for it and this context."""
+        key = self._keys.get(data[_KEY:_TIME]) if data[:_KEY] == MAGIC else None
+        if key is None or len(data) < SEAL_SIZE:
+            return self._unknown(data)
+        sealed = data[SEAL_SIZE:]
+        inner, outer = key.begin(), key.finish()
+        inner.update(b"%b%b%b" % (len(context).to_bytes(4, "big"), context, data[:_HEAD]))
+        inner.update(sealed)
+        outer.update(inner.digest())
+        code = data[_HEAD:SEAL_SIZE]
+        if not hmac.compare_digest(outer.digest(), code):
+            return _wrong(key.field)
+        return sealed, int.from_bytes(data[_TIME:_HEAD], "big"), code
+
+    def opening(self, context: bytes, start: bytes) -> Opening | Flaw:
         """Begin to verify a message that begins with ``start``; its data is to follow by ``update``."""
-        if bytes(start[:4]) != MAGIC or len(start) < SEAL_SIZE:
+        key = self._keys.get(start[_KEY:_TIME]) if start[:_KEY] == MAGIC else None
+        if key is None or len(start) < SEAL_SIZE:
+            return self._unknown(start)
+        return Opening(
+            key,
+            start[:SEAL_SIZE],
+            b"%b%b%b" % (len(context).to_bytes(4, "big"), context, start[:_HEAD]),
+        )
+
+    def _unknown(self, data: bytes) -> Flaw:
+        if data[:_KEY] != MAGIC or len(data) < SEAL_SIZE:
             return Flaw(
                 "unsigned",
                 "it is unsigned, and this side hears only what was signed with a shared key: give its sender the key "
                 f"(GENRO_NATS_KEY or key_file); here there {_count(self.ids)}",
             )
-        seal = Seal._make(_SEAL.unpack_from(start)[1:])
-        key = self._keys.get(seal.key)
-        if key is None:
-            return Flaw(
-                "unknown key",
-                f"it is signed with key {seal.shown!r}, and here there {_count(self.ids)}: "
-                "give both sides the same keys (GENRO_NATS_KEY or key_file)",
-            )
-        return Opening(key, seal, _LENGTH.pack(len(context)) + context + bytes(start[:20]))
-
-    def verify(self, context: bytes, data: Buffer) -> Seal | Flaw:
-        """The seal at the beginning of ``data``, if it is right for this context and what follows it."""
-        opening = self.opening(context, data)
-        if isinstance(opening, Flaw):
-            return opening
-        opening.update(memoryview(data)[SEAL_SIZE:])
-        return opening.seal if opening.right else wrong(opening.seal)
+        return Flaw(
+            "unknown key",
+            f"it is signed with key {_shown(data[_KEY:_TIME])!r}, and here there {_count(self.ids)}: "
+            "give both sides the same keys (GENRO_NATS_KEY or key_file)",
+        )
 
 
-def wrong(seal: Seal) -> Flaw:
-    """The flaw of a message whose seal does not fit it."""
+def _wrong(field: bytes) -> Flaw:
     return Flaw(
         "wrong signature",
-        f"its signature, with key {seal.shown!r}, is wrong: it was changed, or meant for another subject or "
+        f"its signature, with key {_shown(field)!r}, is wrong: it was changed, or meant for another subject or "
         "receiver, or the two sides have different keys of that id",
     )
+
+
+def _shown(field: bytes) -> str:
+    return field.rstrip(b"\0").decode("ascii", "replace")
 
 
 def new_key(id: str) -> str:

@@ -20,13 +20,17 @@ from typing import Final
 from genro_nats.transport.schedules import fired_by, target_of
 from genro_nats.transport.subjects import is_schedule
 
-__all__ = ["STORED", "Contexts"]
+__all__ = ["PULL", "SERVER", "STORED", "Contexts"]
 
 # Rooms whose messages are read again from a stream: the reply subject was the server's answer to who
 # stored them, and they are heard at any age.
 STORED: Final = frozenset({"task", "schedule", "state", "told", "ask", "note", "index", "dead"})
-_SERVER: Final = frozenset({"api"})  # JetStream's answers come there; what they quote is verified by itself
+PULL: Final = "pull"  # where consumers deliver messages of streams, each with its own subject
+# There the server and its API speak, and JetStream's answers come: not a word of theirs is unpickled, and
+# the messages of ours that they quote are verified one by one.
+SERVER: Final = frozenset({"$", "api"})
 _UNREPLIED: Final = frozenset({"bulk"})  # frames of large payloads name the subject to answer to
+_SPECIAL: Final = STORED | SERVER | _UNREPLIED
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _EXPECTED_LINE: Final = b"\r\n" + _EXPECTED.encode() + b": "
 
@@ -39,33 +43,36 @@ class Contexts:
         self._prefix = prefix + "."
 
     def room(self, subject: str) -> str:
-        """The word after the prefix; "" for a subject that is none of ours."""
-        if not subject.startswith(self._prefix):
-            return ""
-        end = subject.find(".", self._start)
-        return subject[self._start : end] if end > 0 else ""
+        """The word after the prefix; "$" where only the server speaks, "" for other subjects not of ours."""
+        start = self._start
+        if subject[:start] == self._prefix:
+            return subject[start : subject.find(".", start)]
+        return subject[:1] if subject.startswith("$") else ""
 
-    def of_server(self, subject: str, room: str) -> bool:
-        """Do the server and its API speak there, who sign nothing? Not a word of theirs is unpickled."""
-        return room in _SERVER or subject.startswith("$")
+    def sent(self, subject: str, reply: str, headers: Mapping[str, str] | None, block: bytes) -> bytes | None:
+        """Of a message that is about to be published; None: it is meant for the server, which signs nothing.
 
-    def sent(
-        self, subject: str, room: str, reply: str, headers: Mapping[str, str] | None, block: bytes
-    ) -> bytes:
-        """Of a message that is about to be published; ``block``: headers made before, instead of ``headers``."""
-        if room not in STORED:
-            return _plain(subject, "" if room in _UNREPLIED else reply)
+        ``block``: headers made before, instead of ``headers``.
+        """
+        room = self.room(subject)
+        if room not in _SPECIAL:
+            return f"{subject}\n{reply}".encode()
+        if room in SERVER:
+            return None
+        if room in _UNREPLIED:
+            return _plain(subject, "")
         if room == "task":
             return _plain(_task(subject), "")
         if room == "schedule":
             return _plain(subject, target_of(headers or {}))
-        expected = headers.get(_EXPECTED, "") if headers else _expected_in(block)
-        return _plain(subject, expected)
+        return _plain(subject, headers.get(_EXPECTED, "") if headers else _expected_in(block))
 
     def heard(self, subject: str, room: str, reply: str, headers: Mapping[str, str]) -> bytes:
-        """Of one that came, or was read from a stream."""
-        if room not in STORED:
-            return _plain(subject, "" if room in _UNREPLIED else reply)
+        """Of one that came, or was read from a stream; ``room``: of its subject."""
+        if room not in _SPECIAL:
+            return f"{subject}\n{reply}".encode()
+        if room in _UNREPLIED:
+            return _plain(subject, "")
         if room == "task":
             scheduler = fired_by(headers) if headers else ""
             return _plain(scheduler, subject) if is_schedule(scheduler) else _plain(_task(subject), "")

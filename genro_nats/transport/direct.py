@@ -161,13 +161,14 @@ async def purge_subject(js: JetStream, stream: str, subject: str) -> int:
 
 def _stored(js: JetStream, message: Message) -> StoredMessage:
     headers = message.headers
-    data, flaw = js.connection.guard.open_stored(headers["Nats-Subject"], message.data, headers)
+    opened = js.connection.guard.open_stored(headers["Nats-Subject"], message.data, headers)
+    flaw = opened if isinstance(opened, Flaw) else None
     return StoredMessage(
         headers["Nats-Subject"],
         int(headers["Nats-Sequence"]),
         headers["Nats-Time-Stamp"],
         headers,
-        b"" if flaw else data,
+        b"" if isinstance(opened, Flaw) else opened,
         flaw,
     )
 

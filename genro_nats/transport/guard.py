@@ -12,16 +12,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.codec.replays import Window
-from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Keyring, Opening, wrong
+from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Keyring, Opening
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError
-from genro_nats.transport.contexts import STORED, Contexts
+from genro_nats.transport.contexts import SERVER, STORED, Contexts
 
-__all__ = ["KEY", "Guard", "Opened", "has_keys", "make_guard"]
+__all__ = ["KEY", "Guard", "has_keys", "make_guard"]
 
 log: Final = logging.getLogger("genro_nats.transport")
 
@@ -30,13 +30,6 @@ _SEALED: Final = Flaw(
     "no key",
     "it is signed, and this side has no key: give it the same one (GENRO_NATS_KEY or key_file)",
 )
-
-
-class Opened(NamedTuple):
-    """A message as it is handed on: ``data`` without its seal; as it came, if there is a ``flaw``."""
-
-    data: bytes
-    flaw: Flaw | None
 
 
 class Guard:
@@ -65,66 +58,67 @@ class Guard:
         block: bytes = b"",
     ) -> bytes:
         """What has to stand before the data: a seal, or nothing before what is meant for the server."""
-        contexts = self._contexts
-        room = contexts.room(subject)
-        if self._keys is None or contexts.of_server(subject, room):
+        context = self._contexts.sent(subject, reply, headers, block)
+        if self._keys is None or context is None:
             return b""
-        return self._keys.seal(contexts.sent(subject, room, reply, headers, block), pieces, time.time_ns())
+        return self._keys.seal(context, pieces, time.time_ns())
 
     # -- in -----------------------------------------------------------------
 
-    def open(self, subject: str, reply: str, data: bytes, status: str, headers: Mapping[str, str]) -> Opened:
-        """A message that came over the connection."""
-        contexts = self._contexts
-        room = contexts.room(subject)
-        if contexts.of_server(subject, room):
-            return Opened(data, None)
+    def room(self, subject: str) -> str:
+        """As ``Contexts.room``."""
+        return self._contexts.room(subject)
+
+    def open(
+        self, room: str, subject: str, reply: str, data: bytes, status: str, headers: Mapping[str, str]
+    ) -> bytes | Flaw:
+        """The data of a message that came over the connection, without its seal; ``room``: of its subject."""
+        if room in SERVER:
+            return data
         if status:
-            return Opened(
-                b"", None
-            )  # the server's own word has no data, and what else claims to be one gets none
+            return b""  # the server's own word has no data, and what else claims to be one gets none
         if self._keys is None:
             return self._unkeyed(subject, data)
-        context = contexts.heard(subject, room, reply, headers)
-        seal = self._keys.verify(context, data)
-        if not isinstance(seal, Flaw):
-            flaw = None if room in STORED else self._window.take(seal, time.time_ns())
-            if flaw is None:
-                return Opened(data[SEAL_SIZE:], None)
-            seal = flaw
-        return self._refuse(subject, data, seal)
+        found = self._keys.verify(self._contexts.heard(subject, room, reply, headers), data)
+        if isinstance(found, Flaw):
+            return self.refused(subject, found)
+        sealed, when, code = found
+        if room not in STORED and (flaw := self._window.take(when, code, time.time_ns())) is not None:
+            return self.refused(subject, flaw)
+        return sealed
 
-    def open_stored(self, subject: str, data: bytes, headers: Mapping[str, str]) -> Opened:
-        """A message as its stream holds it on ``subject``."""
+    def open_stored(self, subject: str, data: bytes, headers: Mapping[str, str]) -> bytes | Flaw:
+        """As ``open``, of a message as its stream holds it on ``subject``."""
         if self._keys is None:
             return self._unkeyed(subject, data)
-        room = self._contexts.room(subject)
-        seal = self._keys.verify(self._contexts.heard(subject, room, "", headers), data)
-        return self._refuse(subject, data, seal) if isinstance(seal, Flaw) else Opened(data[SEAL_SIZE:], None)
+        context = self._contexts.heard(subject, self.room(subject), "", headers)
+        found = self._keys.verify(context, data)
+        return self.refused(subject, found) if isinstance(found, Flaw) else found[0]
 
-    def open_buried(self, subject: str, data: Buffer) -> Opened:
-        """The message in the dead letter of one that was refused, which was on ``subject``."""
-        found = bytes(data)
+    def open_buried(self, subject: str, data: bytes) -> bytes | Flaw:
+        """As ``open``, of one that was refused on ``subject`` and kept in a dead letter as it came."""
         if self._keys is None:
-            return self._unkeyed(subject, found)
-        flaws = []
-        for context in self._contexts.buried(subject):
-            seal = self._keys.verify(context, found)
-            if not isinstance(seal, Flaw):
-                return Opened(found[SEAL_SIZE:], None)
-            flaws.append(seal)
-        return self._refuse(subject, found, flaws[0])
+            return self._unkeyed(subject, data)
+        found = [self._keys.verify(context, data) for context in self._contexts.buried(subject)]
+        for opened in found:
+            if not isinstance(opened, Flaw):
+                return opened[0]
+        assert isinstance(found[0], Flaw)
+        return self.refused(subject, found[0])
 
-    def opening(self, subject: str, start: Buffer) -> Opening | Flaw:
+    def opening(self, subject: str, start: bytes) -> Opening | Flaw:
         """Begin to verify a large message whose data comes in pieces; then ask ``judge``."""
         assert self._keys is not None
-        room = self._contexts.room(subject)
-        found = self._keys.opening(self._contexts.heard(subject, room, "", {}), start)
+        found = self._keys.opening(self._contexts.heard(subject, self.room(subject), "", {}), start)
         return self.refused(subject, found) if isinstance(found, Flaw) else found
 
-    def judge(self, subject: str, opening: Opening) -> Flaw | None:
-        """What is wrong with a message that has come as a whole."""
-        flaw = self._window.timely(opening.seal, time.time_ns()) if opening.right else wrong(opening.seal)
+    def judge(self, subject: str, opening: Opening, *, once: bool) -> Flaw | None:
+        """What is wrong with a message that has come as a whole. ``once``: it must not have come before."""
+        flaw, now = opening.verdict(), time.time_ns()
+        if flaw is None and once:
+            flaw = self._window.take(opening.time, opening.code, now)
+        elif flaw is None:
+            flaw = self._window.timely(opening.time, now)
         return None if flaw is None else self.refused(subject, flaw)
 
     def refused(self, subject: str, flaw: Flaw) -> Flaw:
@@ -135,11 +129,8 @@ class Guard:
             observer(subject, flaw)
         return flaw
 
-    def _unkeyed(self, subject: str, data: bytes) -> Opened:
-        return self._refuse(subject, data, _SEALED) if data[:4] == MAGIC else Opened(data, None)
-
-    def _refuse(self, subject: str, data: bytes, flaw: Flaw) -> Opened:
-        return Opened(data, self.refused(subject, flaw))
+    def _unkeyed(self, subject: str, data: bytes) -> bytes | Flaw:
+        return self.refused(subject, _SEALED) if data[:4] == MAGIC else data
 
 
 def make_guard(options: PoolOptions) -> Guard:

@@ -11,6 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from genro_nats.codec.signing import MAGIC, Flaw
+from genro_nats.transport.contexts import PULL
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
@@ -55,6 +56,8 @@ class Subscription:
         self.handler = handler
         self.flawed = flawed
         self._guard = guard
+        room = guard.room(subject)
+        self._room = "" if room == PULL else room  # what streams deliver there has their subjects
         self.taker = taker
         self.client: Client | None = None
         self.session: Any = None
@@ -73,16 +76,18 @@ class Subscription:
             if self.taker is not None and not status:
                 take_whole(data, self.taker, self._guard.overhead)
             elif self._guard.keyed or data[:4] == MAGIC:
-                self._verify(Message(subject, reply, data, status, headers))
+                self._verified(subject, reply, data, status, headers)
             else:
                 self.handler(Message(subject, reply, data, status, headers))
         except Exception:
             log.exception("a message on %s could not be handled", subject)
 
-    def _verify(self, came: Message) -> None:
-        data, flaw = self._guard.open(came.subject, came.reply, came.data, came.status, came.headers)
-        message = Message(came.subject, came.reply, data, came.status, came.headers, flaw)
-        if flaw is None:
-            self.handler(message)
+    def _verified(
+        self, subject: str, reply: str, data: bytes, status: str, headers: Mapping[str, str]
+    ) -> None:
+        guard = self._guard
+        opened = guard.open(self._room or guard.room(subject), subject, reply, data, status, headers)
+        if not isinstance(opened, Flaw):
+            self.handler(Message(subject, reply, opened, status, headers))
         elif self.flawed is not None:
-            self.flawed(message)
+            self.flawed(Message(subject, reply, data, status, headers, opened))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from genro_nats.codec.frame import Buffer, decode, encode
+from genro_nats.codec.signing import Flaw
 from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
 from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.message import new_id
@@ -81,10 +82,10 @@ class Graves:
 
     def _believed(self, id: str, subject: str, data: Buffer) -> Buffer:
         """A message that a worker refused, if the keys of this side, unlike its own, say that it is good."""
-        opened = self._js.connection.guard.open_buried(subject, data)
-        if opened.flaw is not None:
-            raise opened.flaw.error(f"The call in the dead letter {id!r}")
-        return opened.data
+        opened = self._js.connection.guard.open_buried(subject, bytes(data))
+        if isinstance(opened, Flaw):
+            raise opened.error(f"The call in the dead letter {id!r}")
+        return opened
 
     async def drop(self, id: str) -> bool:
         """Remove a letter; was it there?"""

@@ -64,7 +64,7 @@ class Unsealing:
                 finish()
 
         def finish() -> None:
-            if self._guard.judge(subject, opening) is None:
+            if self._guard.judge(subject, opening, once=True) is None:
                 rest = self._taker(bytes(collected[:HEADER_SIZE]), size)
                 if rest is not None:
                     rest(memoryview(bytes(collected[HEADER_SIZE:])))
@@ -79,8 +79,8 @@ class Unsealing:
         self._on_flawed(id, flaw)
 
     def judge(self, subject: str, opening: Opening) -> Flaw | None:
-        """As ``Guard.judge``."""
-        return self._guard.judge(subject, opening)
+        """As ``Guard.judge``. Which chunk comes next is known: none is taken twice."""
+        return self._guard.judge(subject, opening, once=False)
 
 
 class _Chunk:
