@@ -140,7 +140,7 @@ class NatsEngine:
             "subject": self._subject,
             "connected": self._connection.connected,
             "inflight": len(self._pending),
-            "rejected": dict(self._guard.rejected),
+            "distrusted": dict(self._guard.rejected),
         }
 
     # -- calls --------------------------------------------------------------

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from genro_nats.transport.headers import Headers
 from genro_nats.transport.schedules import fired_by, target_of
 from genro_nats.transport.subjects import is_schedule
 
@@ -64,7 +65,7 @@ class Contexts:
         if room == "task":
             return _plain(_task(subject), "")
         if room == "schedule":
-            return _plain(subject, target_of(headers or {}))
+            return _plain(subject, target_of(headers or Headers(block)))
         return _plain(subject, headers.get(_EXPECTED, "") if headers else _expected_in(block))
 
     def heard(self, subject: str, room: str, reply: str, headers: Mapping[str, str]) -> bytes:
