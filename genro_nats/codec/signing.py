@@ -27,7 +27,7 @@ from typing import Final, NamedTuple
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, SignatureError
 
-__all__ = ["MAGIC", "SEAL_SIZE", "Flaw", "Keyring", "Opening", "Verified", "new_key"]
+__all__ = ["MAGIC", "SEAL_SIZE", "Flaw", "Keyring", "Opening", "Verified", "new_key", "sealed_at"]
 
 MAGIC: Final = b"\x93GS\x01"  # its version included
 _KEY: Final = 4  # where the key's id is
@@ -191,6 +191,11 @@ def _wrong(field: bytes) -> Flaw:
 
 def _shown(field: bytes) -> str:
     return field.rstrip(b"\0").decode("ascii", "replace")
+
+
+def sealed_at(data: bytes) -> float | None:
+    """The time in the seal of a message that was verified, in seconds since the epoch; None: it has none."""
+    return int.from_bytes(data[_TIME:_HEAD], "big") / 1e9 if data[:_KEY] == MAGIC else None
 
 
 def new_key(id: str) -> str:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from genro_nats.codec.signing import sealed_at
 from genro_nats.errors import ConnectionLostError, DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
 from genro_nats.transport.nats import Message, When
@@ -50,7 +51,7 @@ class Delivery:
         self._info: DeliveryInfo | None = None
         self.subject: str = message.subject
         self.flaw = message.flaw
-        self.raw: bytes = message.data
+        self.raw: bytes = message.raw or message.data
         self.data: bytes = b"" if message.flaw else message.data
         self.headers: Mapping[str, str] = message.headers
 
@@ -75,6 +76,11 @@ class Delivery:
         if self._reply.count(".") > 8:
             return self.info.pending
         return int(self._reply[self._reply.rindex(".") + 1 :])
+
+    @property
+    def sealed_at(self) -> float | None:
+        """When it was signed, by the clock of who did: seconds since the epoch; None: it is not."""
+        return sealed_at(self.raw)
 
     async def ack(self) -> None:
         """It is done. May be lost if the server dies now: then it comes again."""

@@ -24,7 +24,7 @@ from genro_nats.transport.jetstream import PATIENCE, JetStream, answer
 from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.requests import OpenRequest
 
-__all__ = ["PubAck", "Publication", "Publisher"]
+__all__ = ["ID", "PubAck", "Publication", "Publisher"]
 
 ID: Final = "Nats-Msg-Id"
 _BLOCK: Final = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n"  # what most messages have for headers

@@ -28,7 +28,7 @@ class Message(NamedTuple):
     """A received message. ``status``: the server's own word in place of a reply, such as "503".
 
     ``flaw``: why it must not be believed; only those who asked for such messages get any, data
-    and seal as they came.
+    and seal as they came. ``raw``: the data with its seal, where there is a key.
     """
 
     subject: str
@@ -37,6 +37,7 @@ class Message(NamedTuple):
     status: str
     headers: Mapping[str, str] = _NO_HEADERS
     flaw: Flaw | None = None
+    raw: bytes = b""
 
 
 class Subscription:
@@ -88,6 +89,6 @@ class Subscription:
         guard = self._guard
         opened = guard.open(self._room or guard.room(subject), subject, reply, data, status, headers)
         if not isinstance(opened, Flaw):
-            self.handler(Message(subject, reply, opened, status, headers))
+            self.handler(Message(subject, reply, opened, status, headers, None, data))
         elif self.flawed is not None:
-            self.flawed(Message(subject, reply, data, status, headers, opened))
+            self.flawed(Message(subject, reply, data, status, headers, opened, data))

@@ -38,6 +38,7 @@ from genro_nats.transport.schedules import fired_by
 from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial, reason_of
+from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.room import Room
 
@@ -203,7 +204,7 @@ class TaskService:
         waits = self._last_looked_up is not None and not self._last_looked_up.done()
         if self._is_keyed_run(delivery):
             return False
-        if waits or info.num_delivered > 1 or info.stream_seq <= self._known:
+        if waits or info.num_delivered > 1 or info.stream_seq <= self._known or doubtful(delivery):
             return False
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
@@ -239,6 +240,9 @@ class TaskService:
         info = delivery.info
         self._look_behind(info)
         try:
+            doubt = doubtful(delivery)
+            if doubt and delivery.flaw is None and (flaw := await is_copy(self._js, delivery)) is not None:
+                delivery.flaw = self._js.connection.guard.refused(delivery.subject, flaw)
             if delivery.flaw is not None:
                 raise delivery.flaw.error("A task was not run")
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
@@ -249,7 +253,7 @@ class TaskService:
             return None
         if task.id in self._held:
             return None  # the server forgot that it gave it to us
-        solo = info.num_delivered > 1 or info.stream_seq <= self._known
+        solo = doubt or info.num_delivered > 1 or info.stream_seq <= self._known
         held = HeldTask(self, task, delivery, solo=solo)
         held.keyed_run = self._is_keyed_run(delivery)
         return held
