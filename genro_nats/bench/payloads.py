@@ -19,6 +19,7 @@ from genro_nats.bench.limits import Verdict
 from genro_nats.bench.machine import Machine
 from genro_nats.bench.progress import Progress
 from genro_nats.bench.report import show_verdicts
+from genro_nats.bench.signed import SignedFigures, time_signed
 from genro_nats.bench.table import show
 from genro_nats.executor.nats import NatsExecutor
 from genro_nats.server import EmbeddedServer
@@ -38,6 +39,7 @@ class PayloadFigures:
 
     big: EchoFigures
     beside: BesideFigures
+    signed: SignedFigures
     huge: list[HugeFigures] = field(default_factory=list)
 
 
@@ -92,7 +94,9 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
         progress("payloads: small calls beside large ones")
         size = _BESIDE // 10 if quick else _BESIDE
         beside = await time_beside(small, call, floor.request, size, rounds, 0.5 if quick else 3.0)
-        return PayloadFigures(big, beside, huge)
+        progress("payloads: signed calls")
+        signed = await time_signed(server, 2 if quick else 2 * rounds, 500 if quick else 10_000)
+        return PayloadFigures(big, beside, signed, huge)
 
 
 def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
@@ -104,6 +108,9 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
         found.append(Verdict(f"{what}, memory added to the caller", it.caller / it.size, 2.5, "x payload"))
         found.append(Verdict(f"{what}, memory added to the worker", it.worker / it.size, 2.5, "x payload"))
     found.append(Verdict("nats: small calls beside, p99", figures.beside.ratio, 1.0, "x beside bare load"))
+    found.append(
+        Verdict("nats: signed calls/s, 100 in flight", figures.signed.ratio, 0.9, "x unsigned", at_most=False)
+    )
     return found
 
 
@@ -118,3 +125,7 @@ def _show(figures: PayloadFigures) -> None:
     rows.append(["beside bare load, ms", *(f"{s * 1e3:.2f}" for s in figures.beside.bare)])
     rows.append(["its rate each way, MB/s", *(f"{rate / 1e6:.0f}" for _, rate in figures.beside.rates)])
     show("Small calls beside large ones", rows)
+    rows = [["calls/s, 100 in flight", *(str(n + 1) for n in range(len(figures.signed.plain)))]]
+    rows.append(["unsigned", *(f"{rate:,.0f}" for rate in figures.signed.plain)])
+    rows.append(["signed", *(f"{rate:,.0f}" for rate in figures.signed.signed)])
+    show("Signed calls, turn by turn", rows)

@@ -31,6 +31,9 @@ _COMMANDS: Final = {
     "demo": "run one real job locally, over NATS and as a task, and kill children on the way",
     "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
 }
+_NESTED: Final = {
+    "auth key": "make a shared key that signs messages",
+}
 _EXAMPLES: Final = """\
 examples:
   genro-nats demo
@@ -66,18 +69,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     parser = _parser()
-    if argv and argv[0] in _COMMANDS:
+    words = 2 if " ".join(argv[:2]) in _NESTED else 1
+    name = " ".join(argv[:words])
+    if about := {**_COMMANDS, **_NESTED}.get(name):
         run: Callable[[argparse.Namespace], int]
-        command = import_module(f"genro_nats.cli.{argv[0]}")
-        run, own = command.run, CommandParser(prog=f"genro-nats {argv[0]}", description=_COMMANDS[argv[0]])
+        command = import_module(f"genro_nats.cli.{name.replace(' ', '_')}")
+        run, own = command.run, CommandParser(prog=f"genro-nats {name}", description=about)
         command.add_arguments(own)
-        return run(own.parse_args(argv[1:]))
+        return run(own.parse_args(argv[words:]))
     parser.parse_args(argv[:1] or ["--help"])
     raise AssertionError("unreachable: the parser leaves or raises")
 
 
 def _parser() -> CommandParser:
-    commands = "\n".join(f"  {name:9} {text}" for name, text in _COMMANDS.items())
+    commands = "\n".join(f"  {name:9} {text}" for name, text in {**_COMMANDS, **_NESTED}.items())
     parser = CommandParser(
         prog="genro-nats",
         usage="genro-nats [--help] [--version] COMMAND ...",

@@ -116,6 +116,16 @@ WORKER: Final = (
     Setting("tls_cert", "file with this client's certificate", "tls_cert", "FILE"),
     Setting("tls_key", "file with the key of that certificate", "tls_key", "FILE"),
     Setting("tls_hostname", "name expected in the server's certificate", "tls_hostname", "NAME"),
+    Setting(
+        "key_file", "file with the shared keys that sign all messages; or GENRO_NATS_KEY", "key_file", "FILE"
+    ),
+    Setting(
+        "replay_window",
+        "age at which signed calls are refused; default 1m",
+        "replay_window",
+        "TIME",
+        parse=_SECONDS,
+    ),
     Setting("prefix", "first part of every subject; default genro", "prefix", "WORD"),
     Setting(
         "connect_timeout",

@@ -19,6 +19,7 @@ from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
 from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
+from genro_nats.transport.guard import has_keys
 from genro_nats.worker.agent import WorkerAgent
 
 __all__ = ["add_arguments", "run"]
@@ -120,7 +121,7 @@ class _Serving:
         return 1
 
     def _warn_if_unsigned(self) -> None:
-        if not Address(self._plan.connection).secured:
+        if not has_keys(self._plan.connection) and not Address(self._plan.connection).secured:
             self._events("worker.unsigned", warning=_UNSIGNED)
 
     def _observe(self, name: str, facts: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ __all__ = ["SECRETS", "masked_url", "shown"]
 SECRETS: Final = frozenset({"password", "token"})
 _MASK: Final = "***"
 # Paths to keys are our own options and harmless; the options of custom kinds are unknown ground.
-_HARMLESS: Final = frozenset({"nkey_seed_file", "credentials_file", "tls_key"})
+_HARMLESS: Final = frozenset({"nkey_seed_file", "credentials_file", "tls_key", "key_file"})
 _SUSPECT: Final = re.compile(r"pass|pwd|secret|token|key|credential|auth|dsn", re.IGNORECASE)
 # A comma starts another address only before a scheme: a password may hold a bare comma.
 _NEXT_URL: Final = re.compile(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)")

@@ -175,6 +175,16 @@ class PoolOptions:
         rules.size(1024),
         _NATS,
     )
+    key_file: str | None = _file(
+        "file with the shared keys that sign all messages, one 'id:base64' a line: the first signs, all verify; "
+        "None: GENRO_NATS_KEY, and without that nothing is signed"
+    )
+    replay_window: float = _option(
+        60.0,
+        "seconds by which the time in a signed call may differ from the clock here; within them none is taken twice",
+        rules.seconds(),
+        _NATS,
+    )
     disconnect_timeout: float = _option(
         30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
     )

@@ -41,6 +41,7 @@ from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.guard import make_guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
@@ -68,8 +69,9 @@ class NatsEngine:
         self._pending: dict[bytes, Pending] = {}
         self._refusal: ConfigurationError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._guard = make_guard(options)
         self._connection = Connection(
-            Address(options), f"genro-nats caller {name}", connect_timeout=options.connect_timeout
+            Address(options), f"genro-nats caller {name}", options.connect_timeout, self._guard
         )
         self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
 
@@ -79,7 +81,7 @@ class NatsEngine:
         """Connect. Raises ConnectionLostError or ConfigurationError."""
         self._loop = asyncio.get_running_loop()
         options = self._options
-        self._transfer = Transfer(options, f"genro-nats caller {self._name}, payloads")
+        self._transfer = Transfer(options, f"genro-nats caller {self._name}, payloads", self._guard)
         self._silence = Silence(self._connection, self._pending, options.disconnect_timeout, self._lost)
         await self._connection.start()
         self._outbox = Outbox(self._connection)
@@ -96,7 +98,7 @@ class NatsEngine:
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
         self._connection.on_error.append(self._denied)
-        await self._connection.subscribe(self._inbox + "*", self._received)
+        await self._connection.subscribe(self._inbox + "*", self._received, flawed=self._replies.distrusted)
         await self._connection.flush()
         if self._refusal is not None:
             await self.aclose(wait=False)
@@ -138,6 +140,7 @@ class NatsEngine:
             "subject": self._subject,
             "connected": self._connection.connected,
             "inflight": len(self._pending),
+            "distrusted": dict(self._guard.rejected),
         }
 
     # -- calls --------------------------------------------------------------

@@ -7,6 +7,7 @@ meanwhile waits behind it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -14,6 +15,7 @@ from typing import Final
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
 from genro_nats.codec.reference import Reference, referred
+from genro_nats.codec.signing import MAGIC, SEAL_SIZE
 from genro_nats.errors import (
     DecodeError,
     ExecutorError,
@@ -63,6 +65,17 @@ class Replies:
                 self._frame(frame, message.reply, len(message.data))
         except DecodeError as error:
             log.warning("pool %s: a reply that can't be read: %s", self._name, error)
+
+    def distrusted(self, message: Message) -> None:
+        """What must not be believed ends the calls that it is about: their worker would not be heard either."""
+        flaw = message.flaw
+        assert flaw is not None
+        if flaw.reason == "replayed":
+            return
+        error = flaw.error(f"An answer to a call of pool '{self._name}', which may have run, was refused")
+        for id in _named_in(message):
+            if (pending := self._pending.get(id)) is not None:
+                self._on_broken(pending, error)
 
     def _frame(self, frame: Frame, worker: str, size: int) -> None:
         if frame.kind == FrameKind.BEAT:
@@ -151,3 +164,12 @@ class Replies:
         elif not isinstance(error, ExecutorError):
             error = ExecutorError(f"The result could not be put together: {type(error).__name__}: {error}")
         self._on_broken(pending, error)
+
+
+def _named_in(message: Message) -> set[bytes]:
+    """The calls that an answer says to be about, none of it verified."""
+    found = {bytes.fromhex(message.subject.rpartition(".")[2])}
+    data = message.data[SEAL_SIZE:] if message.data[:4] == MAGIC else message.data
+    with contextlib.suppress(DecodeError):
+        found.update(frame.id for frame in decode_all(data))
+    return found

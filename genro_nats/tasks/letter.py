@@ -10,8 +10,9 @@ from genro_nats.codec.frame import Buffer
 from genro_nats.errors import DecodeError
 from genro_nats.tasks.backend import DeadLetter
 
-__all__ = ["pack_letter", "unpack_letter"]
+__all__ = ["DISTRUSTED", "pack_letter", "unpack_letter"]
 
+DISTRUSTED: Final = "signature"  # the reason of letters that hold a message as it came, with its seal
 _LENGTH: Final = struct.Struct("!I")
 _FIELDS: Final[dict[str, type | tuple[type, ...]]] = {
     "id": str,

@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import PayloadTooLargeError, StreamError
+from genro_nats.errors import DecodeError, PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last, purge_subject
 from genro_nats.transport.jetstream import STORE_FAILED, JetStream
@@ -35,7 +35,11 @@ class StateStore:
     async def load(self, id: str) -> Stored | None:
         """What is stored of a task. Raises DecodeError, TransportError."""
         found = await get_last(self._js, self._subjects.states_stream, self._subjects.state(id))
-        return None if found is None else Stored(found.data, found.seq)
+        if found is None:
+            return None
+        if found.flaw is not None:
+            raise DecodeError(str(found.flaw.error("A task's state")), seq=found.seq)
+        return Stored(found.data, found.seq)
 
     async def save(
         self, id: str, record: Record, outcome: Buffer = b"", *, expected: int, ttl: float | None = None
@@ -109,7 +113,7 @@ class StateStore:
         """What ``note`` stored last."""
         subject = self._subjects.about(room, what, id)
         found = await get_last(self._js, self._subjects.states_stream, subject)
-        return None if found is None else found.data
+        return None if found is None or found.flaw else found.data
 
     async def unnote(self, what: str, id: str) -> None:
         """Drop what was noted as "progress" or "checkpoint"; workers may, callers have no right to."""
@@ -119,4 +123,7 @@ class StateStore:
         """A task's last checkpoint and its sequence; None and 0: there is none."""
         subject = self._subjects.about("note", "checkpoint", id)
         found = await get_last(self._js, self._subjects.states_stream, subject)
-        return (None, 0) if found is None else (found.data, found.seq)
+        if found is None:
+            return None, 0
+        # One that must not be believed is none, but the next one comes after it.
+        return (None if found.flaw else found.data), found.seq

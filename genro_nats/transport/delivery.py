@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from genro_nats.codec.signing import sealed_at
 from genro_nats.errors import ConnectionLostError, DeliveryForgottenError, StreamError, StreamUnavailableError
 from genro_nats.transport.jetstream import PATIENCE, JetStream
 from genro_nats.transport.nats import Message, When
@@ -38,17 +39,20 @@ class Delivery:
 
     The server takes these words also from a delivery that has since been given to
     somebody else: who must know that it still holds the message has to fence by itself.
+    ``flaw``: why it must not be believed; then ``data`` is empty, and ``raw`` is what came.
     All raise ConnectionLostError if there is no server now.
     """
 
-    __slots__ = ("_info", "_js", "_reply", "data", "headers", "subject")
+    __slots__ = ("_info", "_js", "_reply", "data", "flaw", "headers", "raw", "subject")
 
     def __init__(self, js: JetStream, message: Message) -> None:
         self._js = js
         self._reply = message.reply
         self._info: DeliveryInfo | None = None
         self.subject: str = message.subject
-        self.data: bytes = message.data
+        self.flaw = message.flaw
+        self.raw: bytes = message.raw or message.data
+        self.data: bytes = b"" if message.flaw else message.data
         self.headers: Mapping[str, str] = message.headers
 
     @property
@@ -72,6 +76,11 @@ class Delivery:
         if self._reply.count(".") > 8:
             return self.info.pending
         return int(self._reply[self._reply.rindex(".") + 1 :])
+
+    @property
+    def sealed_at(self) -> float | None:
+        """When it was signed, by the clock of who did: seconds since the epoch; None: it is not."""
+        return sealed_at(self.raw)
 
     async def ack(self) -> None:
         """It is done. May be lost if the server dies now: then it comes again."""

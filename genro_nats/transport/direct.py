@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from genro_nats.codec.signing import Flaw
 from genro_nats.errors import ConfigurationError, StreamError
 from genro_nats.transport.jetstream import API, JetStream, refusal
 from genro_nats.transport.nats import Message
@@ -22,13 +23,17 @@ _END: Final = "204"
 
 
 class StoredMessage(NamedTuple):
-    """A message as the stream holds it. ``time``: when it was stored, RFC 3339, the server's clock."""
+    """A message as the stream holds it. ``time``: when it was stored, RFC 3339, the server's clock.
+
+    ``flaw``: why it must not be believed; then it has no data.
+    """
 
     subject: str
     seq: int
     time: str
     headers: Mapping[str, str]
     data: bytes
+    flaw: Flaw | None = None
 
 
 async def get_last(js: JetStream, stream: str, subject: str) -> StoredMessage | None:
@@ -40,7 +45,10 @@ async def get_last(js: JetStream, stream: str, subject: str) -> StoredMessage | 
     where = f"{API}DIRECT.GET.{stream}"
     if _wild(subject):
         return await _single(js, where, json.dumps({"last_by_subj": subject}).encode())
-    return await _single(js, f"{where}.{subject}", b"")  # a form that permissions can be given for
+    found = await _single(js, f"{where}.{subject}", b"")  # a form that permissions can be given for
+    if found is not None and found.subject != subject:
+        raise StreamError(f"{where}.{subject} gave a message on {found.subject}.", subject=subject, code=0)
+    return found
 
 
 async def next_message(
@@ -112,7 +120,7 @@ async def _single(js: JetStream, request: str, data: bytes) -> StoredMessage | N
             return None
         if reply.status and "Nats-Sequence" not in reply.headers:
             raise refusal(reply, request)
-        return _stored(reply)
+        return _stored(js, reply)
 
     return await js.insist(attempt)
 
@@ -131,7 +139,7 @@ async def _page(js: JetStream, stream: str, body: Mapping[str, Any]) -> tuple[li
     left = end.headers.get("Nats-Num-Pending", "0") != "0"
     if left and not messages:
         raise StreamError(f"{request} gave nothing, and says that more is left.", subject=request, code=0)
-    return list(map(_stored, messages)), left
+    return [_stored(js, message) for message in messages], left
 
 
 def _begin(start_seq: int, start_time: float | None) -> dict[str, Any]:
@@ -151,14 +159,17 @@ async def purge_subject(js: JetStream, stream: str, subject: str) -> int:
     return purged
 
 
-def _stored(message: Message) -> StoredMessage:
+def _stored(js: JetStream, message: Message) -> StoredMessage:
     headers = message.headers
+    opened = js.connection.guard.open_stored(headers["Nats-Subject"], message.data, headers)
+    flaw = opened if isinstance(opened, Flaw) else None
     return StoredMessage(
         headers["Nats-Subject"],
         int(headers["Nats-Sequence"]),
         headers["Nats-Time-Stamp"],
         headers,
-        message.data,
+        b"" if isinstance(opened, Flaw) else opened,
+        flaw,
     )
 
 

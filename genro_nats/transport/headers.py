@@ -1,11 +1,11 @@
-"""The headers of a received message, read when somebody asks for one: most messages' are never looked at."""
+"""Headers: of received messages read when somebody asks for one, since most are never looked at."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-__all__ = ["Headers"]
+__all__ = ["Headers", "header_block", "header_size"]
 
 _VERSION: Final = len("NATS/1.0")
 _SPACE: Final = ord(" ")
@@ -53,3 +53,16 @@ def _parsed(raw: bytes) -> dict[str, str]:
         if colon:
             found[name.strip()] = value.strip()
     return found
+
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """Headers as they go over the wire, to be made once and sent often."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
+
+
+def header_size(headers: Mapping[str, str]) -> int:
+    """Bytes that the headers take of max_payload: a version line, `name: value` lines, an empty line."""
+    text = sum(len(key) + len(value) + 4 for key, value in headers.items())
+    wide = sum(len(value.encode()) - len(value) for value in headers.values() if not value.isascii())
+    return 12 + text + wide

@@ -125,7 +125,9 @@ class Lane:
         self._loop = asyncio.get_running_loop()
         for asks in (self._waiting, self._probing):
             hear = functools.partial(self._hear, asks)
-            self._subscriptions.append(await self._connection.subscribe(f"{asks.inbox}>", hear))
+            flawed = functools.partial(self._hear_flawed, asks)
+            subscribe = self._connection.subscribe
+            self._subscriptions.append(await subscribe(f"{asks.inbox}>", hear, flawed=flawed))
 
     async def aclose(self) -> None:
         """Hear no more. Can be repeated."""
@@ -191,6 +193,11 @@ class Lane:
             self._take(self, delivery)
         elif message.status and message.status != _HEARTBEAT and asks.ended(message.subject):
             self._refused(asks, message)
+
+    def _hear_flawed(self, asks: _Asks, message: Message) -> None:
+        """A task that must not be believed is taken, to be buried; what no stream sent is nothing."""
+        if not message.subject.startswith(asks.inbox):
+            self._hear(asks, message)
 
     def _refused(self, asks: _Asks, message: Message) -> None:
         """There are none (any more), or it can't be said."""

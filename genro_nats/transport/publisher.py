@@ -24,7 +24,7 @@ from genro_nats.transport.jetstream import PATIENCE, JetStream, answer
 from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.requests import OpenRequest
 
-__all__ = ["PubAck", "Publication", "Publisher"]
+__all__ = ["ID", "PubAck", "Publication", "Publisher"]
 
 ID: Final = "Nats-Msg-Id"
 _BLOCK: Final = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n"  # what most messages have for headers
@@ -228,7 +228,11 @@ class Publisher:
         """A repeated message conflicts with itself: a stream without replicas looks at sequences first."""
         subject = publication.expected_subject or publication.subject
         stored = await get_last(self._js, self._stream, subject)
-        if stored is not None and (stored.headers.get(ID) == own if own else stored.data == publication.data):
+        if (
+            stored is not None
+            and stored.flaw is None
+            and (stored.headers.get(ID) == own if own else stored.data == publication.data)
+        ):
             return PubAck(self._stream, stored.seq, True)
         raise SequenceConflictError(
             f"{subject}: another message was stored first.", subject=subject, code=error.code

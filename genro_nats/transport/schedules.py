@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.times import from_rfc3339, to_rfc3339
+
+if TYPE_CHECKING:
+    from genro_nats.transport.jetstream import JetStream
 
 __all__ = [
     "REMOVAL",
@@ -25,6 +27,7 @@ __all__ = [
     "parse",
     "require_delays",
     "require_recurring",
+    "target_of",
 ]
 
 REMOVAL: Final[Mapping[str, str]] = {"Nats-Rollup": "sub"}
@@ -101,6 +104,11 @@ def parse(headers: Mapping[str, str]) -> Schedule | None:
 def fired_by(headers: Mapping[str, str]) -> str:
     """The subject of the schedule that a message came from, or an empty text."""
     return headers.get("Nats-Scheduler", "")
+
+
+def target_of(headers: Mapping[str, str]) -> str:
+    """The subject that a stored schedule publishes on, or an empty text."""
+    return headers.get(_TARGET, "")
 
 
 def _seconds(text: str) -> float:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from genro_nats.codec.signing import Flaw
 from genro_nats.config import PoolOptions
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
+from genro_nats.transport.guard import make_guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import worker_inbox
@@ -56,8 +58,13 @@ class WorkerAgent:
         self._drain_timeout = drain_timeout
         self._events = events or Events()
         self._address = Address(connection)
+        self._guard = make_guard(connection)
+        self._guard.on_rejected.append(self._rejected)
         self._connection = Connection(
-            self._address, f"genro-nats worker {self.id}", connect_timeout=connection.connect_timeout
+            self._address,
+            f"genro-nats worker {self.id}",
+            connect_timeout=connection.connect_timeout,
+            guard=self._guard,
         )
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
@@ -87,7 +94,7 @@ class WorkerAgent:
         connection = self._connection
         inbox = worker_inbox(self._options.prefix, self.id)
         self._outbox = Outbox(connection, inbox)
-        self._transfer = Transfer(self._options, f"genro-nats worker {self.id}, payloads")
+        self._transfer = Transfer(self._options, f"genro-nats worker {self.id}, payloads", self._guard)
         connection.on_down.append(lambda: self._events("server.down", url=connection.shown))
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
         await connection.subscribe(inbox, self._controlled)
@@ -158,6 +165,9 @@ class WorkerAgent:
         for service in self.services:
             service.control(message)
 
+    def _rejected(self, subject: str, flaw: Flaw) -> None:
+        self._events("message.rejected", subject=subject, reason=flaw.reason, error=flaw.text)
+
     def facts(self) -> dict[str, Any]:
         """Who this worker is and how its pools do."""
         return {
@@ -166,4 +176,5 @@ class WorkerAgent:
             "pid": os.getpid(),
             "pools": [service.facts() for service in self.services],
             "tasks": self.tasks.facts(),
+            "rejected": dict(self._guard.rejected),
         }

@@ -133,7 +133,9 @@ class PoolService:
         await self.children.start()
         self._connection.on_down.append(self._break_streams)
         await self._connection.subscribe(self._subjects.control, self.control)
-        self._calls = await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP)
+        self._calls = await self._connection.subscribe(
+            self._subjects.call, self._called, QUEUE_GROUP, flawed=self._distrusted
+        )
 
     async def drain(self, timeout: float) -> int:
         """Stop taking calls and finish those in hand; how many were left at the timeout (seconds)."""
@@ -235,6 +237,14 @@ class PoolService:
             return
         work.pulling = None
         self.children.run(work)
+
+    def _distrusted(self, message: Message) -> None:
+        """Answer a call that must not be believed, but for a replay: its caller has its answer, or waits for it."""
+        assert message.flaw is not None
+        if message.flaw.reason == "replayed":
+            self.counts["rejected"] += 1
+        else:
+            self._reject(message, message.flaw.error(f"A worker of {self.subject!r} did not take the call"))
 
     def _reject(self, message: Message, error: CodecError) -> None:
         """Answer what is no call; the id in its reply subject tells the caller which."""

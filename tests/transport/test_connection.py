@@ -11,6 +11,7 @@ import pytest
 
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError, StreamUnavailableError
 from genro_nats.server import EmbeddedServer
+from genro_nats.transport.client import close_client
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message
 from genro_nats.transport.outbox import Outbox
@@ -83,7 +84,7 @@ async def test_a_client_that_can_not_be_closed_in_time_leaves_no_socket(server: 
         connection = js.connection
         client = connection._client
         assert client is not None and this.num_fds() > before
-        await connection._close_client(client, 0.0)
+        await close_client(client, 0.0)
         await asyncio.sleep(0)
         assert this.num_fds() == before
 

@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from genro_nats.codec.signing import Flaw
 from genro_nats.errors import DecodeError, ExecutorError, TaskNotFoundError
 from genro_nats.tasks.record import Stored
 from genro_nats.tasks.store import StateStore
@@ -70,7 +71,9 @@ class Outcomes:
     async def start(self) -> None:
         """Hear of own tasks from now on."""
         connection = self._js.connection
-        self._own = await connection.subscribe(self._subjects.of("told", self._owner, "*"), self._told)
+        self._own = await connection.subscribe(
+            self._subjects.of("told", self._owner, "*"), self._told, flawed=self._distrusted
+        )
         connection.on_down.append(self._missed)
         connection.on_up.append(self._came_back)
         # A leader that was killed may have stored what it did not tell any more.
@@ -182,7 +185,9 @@ class Outcomes:
             entry = self._entries[id] = _Entry()
             told = self._subjects.told(id)
             if told.split(".")[-2] != self._owner:
-                entry.subscription = await self._js.connection.subscribe(told, self._told)
+                entry.subscription = await self._js.connection.subscribe(
+                    told, self._told, flawed=self._distrusted
+                )
         return entry
 
     async def _release(self, id: str, entry: _Entry) -> None:
@@ -200,6 +205,16 @@ class Outcomes:
             return
         seq = message.headers.get("Nats-Sequence", "0")
         self._read(id, message.data, int(seq) if seq.isdigit() else 0)
+
+    def _distrusted(self, message: Message) -> None:
+        assert message.flaw is not None
+        self._mistrust(from_token(message.subject.rpartition(".")[2]), message.flaw)
+
+    def _mistrust(self, id: str, flaw: Flaw) -> None:
+        """Who waits hears at once what is wrong, for the rest may be no better; the task lives on."""
+        entry = self._entries.get(id)
+        for waiter in entry.waiters if entry is not None else ():
+            _fail(waiter, flaw.error(f"What was told of task {id} was refused"))
 
     def _read(self, id: str, data: bytes, seq: int) -> None:
         try:
@@ -264,7 +279,10 @@ class Outcomes:
                 log.warning("states of tasks could not be read after an outage yet: %s", error)
                 await asyncio.sleep(_AGAIN)
         for subject, message in found.items():
-            self._read(wanted[subject], message.data, message.seq)
+            if message.flaw is not None:
+                self._mistrust(wanted[subject], message.flaw)
+            else:
+                self._read(wanted[subject], message.data, message.seq)
         for id in set(wanted.values()) - {wanted[subject] for subject in found}:
             await self._fail_if_gone(id)
 

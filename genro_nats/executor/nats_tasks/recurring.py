@@ -56,7 +56,7 @@ class Recurring:
         """All schedules, by name."""
         where = self._subjects.of("schedule", "*")
         found = await scan(self._js, self._subjects.tasks_stream, where, limit=_LIMIT)
-        schedules = [schedule for message in found if (schedule := _read(message)) is not None]
+        schedules = [schedule for message in found if (schedule := _read(message))]
         return sorted(schedules, key=lambda schedule: schedule.name)
 
     async def remove(self, name: str) -> bool:
@@ -73,7 +73,7 @@ class Recurring:
 
 def _read(message: StoredMessage) -> Schedule | None:
     told = parse(message.headers)
-    if told is None:
+    if told is None or message.flaw is not None:
         return None
     cron = message.headers.get(_AS_STATED, told.cron)
     spec = ScheduleSpec(cron, told.timezone, told.every)

@@ -27,10 +27,14 @@ class Cutter(asyncio.BufferedProtocol):
 
     A taker gives the function that gets the payload after those first bytes, in
     pieces that are only lent to it; None: the payload is skipped.
-    ``inner`` is the protocol that nats-py reads and writes with.
+    ``inner`` is the protocol that nats-py reads and writes with; ``head``: how many bytes
+    are shown first.
     """
 
-    def __init__(self, transport: asyncio.Transport, inner: Any, takers: dict[int, Taker]) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, inner: Any, takers: dict[int, Taker], head: int = HEAD
+    ) -> None:
+        self._head = head
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         self._inner = inner
@@ -111,7 +115,7 @@ class Cutter(asyncio.BufferedProtocol):
             self._passing, self._left = True, length + 2
             return self._pass_on(at, at + size)
         start = at + size
-        shown = min(length, HEAD)
+        shown = min(length, self._head)
         if end - start < shown:
             return at
         self._passing, self._left = False, length - shown + 2

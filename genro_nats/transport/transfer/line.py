@@ -10,13 +10,16 @@ from typing import Final
 
 from genro_nats.codec.frame import HEADER_SIZE, Buffer, Frame, FrameKind, check, decode, encode, peek
 from genro_nats.codec.reference import plain_subject
+from genro_nats.codec.signing import MAGIC, Flaw
 from genro_nats.errors import DecodeError, ExecutorError
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
+from genro_nats.transport.guard import Guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.subjects import bulk_inbox
 from genro_nats.transport.transfer.credit import chunk_size
-from genro_nats.transport.transfer.cutter import Feed
+from genro_nats.transport.transfer.cutter import Feed, Taker
+from genro_nats.transport.transfer.sealed import Unsealing
 
 __all__ = ["Line"]
 
@@ -32,17 +35,21 @@ class Line:
 
     ``on_frame`` gets every frame but chunks; ``on_chunk(pull, offset, length)`` gives
     what takes a chunk's bytes, or None; ``on_absent(pull)`` is told that nobody heard
-    that pull's question.
+    that pull's question; ``on_flawed(pull, flaw)`` of what came for it and was refused.
     """
 
-    def __init__(self, address: Address, name: str, prefix: str, connect_timeout: float) -> None:
-        self.connection = Connection(address, name, connect_timeout=connect_timeout)
+    def __init__(
+        self, address: Address, name: str, prefix: str, connect_timeout: float, guard: Guard
+    ) -> None:
+        self._guard = guard
+        self.connection = Connection(address, name, connect_timeout=connect_timeout, guard=guard)
         self._inbox = bulk_inbox(prefix, os.urandom(12).hex())
         self._peers = bulk_inbox(prefix, "").rstrip(".") + "."
         self.owner_subject = self._inbox + "owner"
         self.on_frame: Callable[[Frame], None]
         self.on_chunk: Chunk
         self.on_absent: Callable[[bytes], None]
+        self.on_flawed: Callable[[bytes, Flaw], None]
         self._opening: asyncio.Task[None] | None = None
         self._posts: set[asyncio.Task[None]] = set()
 
@@ -79,7 +86,10 @@ class Line:
 
     async def _open(self) -> None:
         await self.connection.start()
-        await self.connection.subscribe(self._inbox + "*", self._received, taker=self._take)
+        taker: Taker = self._take
+        if self._guard.keyed:
+            taker = Unsealing(self._guard, self._inbox, self._take, self.on_flawed)
+        await self.connection.subscribe(self._inbox + "*", self._received, taker=taker)
         await self.connection.flush()
 
     async def aclose(self) -> None:
@@ -132,6 +142,8 @@ class Line:
     def _take(self, start: bytes, length: int) -> Feed | None:
         """A message begins."""
         if len(start) < HEADER_SIZE:
+            return None
+        if start[:4] == MAGIC:  # this side has no key: who pulls hears it from the messages of its calls
             return None
         head = peek(start)
         if head.kind != FrameKind.CHUNK:

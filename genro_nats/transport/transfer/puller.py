@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.codec.reference import Reference
+from genro_nats.codec.signing import Flaw
 from genro_nats.errors import ConnectionLostError, DecodeError, ExecutorError, TransportError
 from genro_nats.transport.transfer.credit import GIVE_UP, Step, Window
 from genro_nats.transport.transfer.cutter import Feed
@@ -149,6 +150,15 @@ class Puller:
         if (pull := self._pulls.get(id)) is not None:
             size = pull.reference.size
             pull.fail(ExecutorError(f"Its owner does not have the payload of {size:,} bytes any more."))
+
+    def flawed(self, id: bytes, flaw: Flaw) -> None:
+        """What came for it was refused."""
+        if (pull := self._pulls.get(id)) is not None:
+            pull.fail(
+                flaw.error(
+                    f"A payload of {pull.reference.size:,} bytes ended at a piece that can't be trusted"
+                )
+            )
 
     def absent(self, id: bytes) -> None:
         """Nobody hears the owner's subject."""

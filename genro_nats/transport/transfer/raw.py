@@ -19,8 +19,11 @@ from genro_nats.transport.transfer.cutter import HEAD, Cutter, Taker
 __all__ = ["cut", "send", "take_whole", "write_pending"]
 
 
-def cut(client: Client, number: int, taker: Taker) -> None:
-    """From now on the messages of a subscription go to ``taker``, where the connection allows it."""
+def cut(client: Client, number: int, taker: Taker, extra: int) -> None:
+    """From now on the messages of a subscription go to ``taker``, where the connection allows it.
+
+    ``extra``: bytes that stand before each payload, to be shown at once too.
+    """
     writer = _writer(client)
     if writer is None:
         return
@@ -28,14 +31,15 @@ def cut(client: Client, number: int, taker: Taker) -> None:
     if isinstance(present, Cutter):
         present.takers[number] = taker
     elif not client._ps.buf:  # else nats-py is amid a line, and has to read on
-        writer.transport.set_protocol(Cutter(writer.transport, present, {number: taker}))
+        writer.transport.set_protocol(Cutter(writer.transport, present, {number: taker}, HEAD + extra))
 
 
-def take_whole(data: Buffer, taker: Taker) -> None:
+def take_whole(data: Buffer, taker: Taker, extra: int) -> None:
     """Hand a message that came nats-py's way to a taker."""
-    feed = taker(bytes(data[:HEAD]), len(data))
-    if feed is not None and len(data) > HEAD:
-        feed(memoryview(data)[HEAD:])
+    head = HEAD + extra
+    feed = taker(bytes(data[:head]), len(data))
+    if feed is not None and len(data) > head:
+        feed(memoryview(data)[head:])
 
 
 async def send(client: Client, subject: str, reply: str, pieces: Sequence[Buffer]) -> None:

@@ -9,6 +9,7 @@ from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.transport.address import Address
+from genro_nats.transport.guard import Guard
 from genro_nats.transport.transfer.line import Line
 from genro_nats.transport.transfer.owner import Owner
 from genro_nats.transport.transfer.puller import Puller, Sink
@@ -19,14 +20,15 @@ __all__ = ["Transfer"]
 class Transfer:
     """Offers payloads and pulls those of others. Its connection is opened when first needed."""
 
-    def __init__(self, options: PoolOptions, name: str) -> None:
+    def __init__(self, options: PoolOptions, name: str, guard: Guard | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.line = Line(Address(options), name, options.prefix, options.connect_timeout)
+        self.line = Line(Address(options), name, options.prefix, options.connect_timeout, guard or Guard())
         self.owner = Owner(self.line)
         self._puller = Puller(self.line)
         self.line.on_frame = self._received
         self.line.on_chunk = self._puller.chunk
         self.line.on_absent = self._puller.absent
+        self.line.on_flawed = self._puller.flawed
 
     async def open(self) -> None:
         """Make sure that payloads which are offered can be pulled. Raises ConnectionLostError."""

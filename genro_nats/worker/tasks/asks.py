@@ -102,6 +102,7 @@ class Asks:
         stored = await scan(
             self._js, self._subjects.states_stream, self._subjects.of("ask", ">"), limit=_AT_START
         )
+        stored = [message for message in stored if message.flaw is None]
         asked = [self._read(message.subject) for message in stored]
         for (verb, id), message in zip(asked, stored, strict=True):
             if verb == "cancel":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.backend import DeadLetter
-from genro_nats.tasks.letter import pack_letter
+from genro_nats.tasks.letter import DISTRUSTED, pack_letter
 from genro_nats.tasks.message import TaskMessage
 from genro_nats.tasks.record import Record
 from genro_nats.transport.delivery import Delivery
@@ -14,7 +14,7 @@ from genro_nats.transport.jetstream import STORE_FAILED, JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.subjects import TaskSubjects, token
 
-__all__ = ["Burial"]
+__all__ = ["Burial", "reason_of"]
 
 
 class Burial:
@@ -43,11 +43,12 @@ class Burial:
         await purge_subject(self._js, self._subjects.dead_stream, self._subjects.of("dead", token(task.id)))
 
     async def unreadable(self, delivery: Delivery, error: Exception, now: float) -> None:
-        """Keep a message that is no task, and take it off the queue."""
+        """Keep a message that is no task, or must not be believed, as it came, and take it off the queue."""
         info = delivery.info
-        letter = DeadLetter(f"unreadable-{info.stream_seq}", "", "unreadable", str(error), 0, 0, now)
-        await self._store(letter, delivery.subject, delivery.data)
-        await delivery.term("unreadable")
+        reason = reason_of(delivery)
+        letter = DeadLetter(f"unreadable-{info.stream_seq}", "", reason, str(error), 0, 0, now)
+        await self._store(letter, delivery.subject, delivery.raw)
+        await delivery.term(reason)
 
     async def _store(self, letter: DeadLetter, subject: str, data: Buffer) -> None:
         where = self._subjects.of("dead", token(letter.id))
@@ -58,3 +59,8 @@ class Burial:
                 raise
             # The message took all that the server takes: better its facts alone than its coming for ever.
             await self._publisher.publish(where, pack_letter(letter, subject, b""), msg_id=None)
+
+
+def reason_of(delivery: Delivery) -> str:
+    """Why a message that can't be a task is buried."""
+    return "unreadable" if delivery.flaw is None else DISTRUSTED

@@ -12,10 +12,12 @@ from typing import Any, Final
 
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
+    CodecError,
     ConnectionLostError,
     DecodeError,
     ExecutorError,
     SequenceConflictError,
+    SignatureError,
     TransportError,
 )
 from genro_nats.events import Events
@@ -35,7 +37,8 @@ from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
 from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.worker.tasks.asks import Asks
-from genro_nats.worker.tasks.burial import Burial
+from genro_nats.worker.tasks.burial import Burial, reason_of
+from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.room import Room
 
@@ -49,6 +52,7 @@ _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has 
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
+_DISTRUSTED_TTL: Final = 60.0  # seconds that the failure of an unsigned task stays: its id is not its own
 _LETTING_GO: Final = 1.0  # seconds in which a leaving worker says that others may have what it still holds
 
 
@@ -200,7 +204,7 @@ class TaskService:
         waits = self._last_looked_up is not None and not self._last_looked_up.done()
         if self._is_keyed_run(delivery):
             return False
-        if waits or info.num_delivered > 1 or info.stream_seq <= self._known:
+        if waits or info.num_delivered > 1 or info.stream_seq <= self._known or doubtful(delivery):
             return False
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
@@ -236,21 +240,29 @@ class TaskService:
         info = delivery.info
         self._look_behind(info)
         try:
+            doubt = doubtful(delivery)
+            if doubt and delivery.flaw is None and (flaw := await is_copy(self._js, delivery)) is not None:
+                delivery.flaw = self._js.connection.guard.refused(delivery.subject, flaw)
+            if delivery.flaw is not None:
+                raise delivery.flaw.error("A task was not run")
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
-        except DecodeError as error:
+        except (DecodeError, SignatureError) as error:
             self._events("task.unreadable", subject=delivery.subject, error=str(error))
             await self._settle_unreadable(delivery, error)
             await self._burial.unreadable(delivery, error, self.now())
             return None
         if task.id in self._held:
             return None  # the server forgot that it gave it to us
-        solo = info.num_delivered > 1 or info.stream_seq <= self._known
+        solo = doubt or info.num_delivered > 1 or info.stream_seq <= self._known
         held = HeldTask(self, task, delivery, solo=solo)
         held.keyed_run = self._is_keyed_run(delivery)
         return held
 
-    async def _settle_unreadable(self, delivery: Delivery, error: DecodeError) -> None:
+    async def _settle_unreadable(self, delivery: Delivery, error: CodecError) -> None:
         """Who waits for a task that nobody can read hears that it failed."""
+        if delivery.flaw is not None and not await self._is_only_one(delivery):
+            return
+        ttl = DEFAULT_RESULT_TTL if delivery.flaw is None else _DISTRUSTED_TTL
         id = self._asks.id_of(delivery, from_token(delivery.subject.rpartition(".")[2]))
         now, seq = self.now(), 0
         try:
@@ -262,10 +274,20 @@ class TaskService:
                 return
             seq = 0 if stored is None else stored.seq
         record = Record(TaskState.FAILED, delivery.info.stored_at, finished_at=now, task=delivery.subject)
-        record.reason, record.error = "unreadable", str(error)
-        await self.store.note("index", record.state, id, ttl=DEFAULT_RESULT_TTL)
+        record.reason, record.error = reason_of(delivery), str(error)
+        await self.store.note("index", record.state, id, ttl=ttl)
         with contextlib.suppress(SequenceConflictError):
-            await self.store.save(id, record, expected=seq, ttl=DEFAULT_RESULT_TTL)
+            await self.store.save(id, record, expected=seq, ttl=ttl)
+
+    async def _is_only_one(self, delivery: Delivery) -> bool:
+        """Is nothing known of a task but this message? A stranger's must not end one that is there."""
+        subject = delivery.subject
+        call = f"STREAM.INFO.{self._subjects.tasks_stream}"
+        found = (await self._js.api(call, {"subjects_filter": subject}))["state"]
+        if (found.get("subjects") or {}).get(subject, 1) > 1:
+            return False
+        id = from_token(subject.rpartition(".")[2])
+        return id not in self._held and await self.store.load(id) is None
 
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""

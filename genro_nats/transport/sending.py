@@ -1,0 +1,182 @@
+"""How messages leave: at once, with others of this turn of the loop, or in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
+from enum import Enum, auto
+from typing import Final
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from genro_nats.codec.frame import Buffer
+from genro_nats.errors import ConnectionLostError, PayloadTooLargeError
+from genro_nats.transport.guard import Guard
+from genro_nats.transport.headers import header_size
+from genro_nats.transport.transfer.raw import send, write_pending
+
+__all__ = ["Sender", "When"]
+
+_END: Final = b"\r\n"
+_TURNS: Final = 3  # of the event loop
+_AT_ONCE: Final = 1 << 20  # bytes pending below which nats-py takes a message without waiting
+_MAX_SUBJECTS: Final = 2048  # characters; a server takes 4096 bytes for a command
+
+
+class When(Enum):
+    """How long a message may wait for others that go in the same write; many small ones keep two machines busy.
+
+    ``NOW``: not at all, it is the only one. ``SOON``: for those of this turn of the event loop.
+    ``LATER``: for those of the next few turns.
+    """
+
+    NOW = auto()
+    SOON = auto()
+    LATER = auto()
+
+
+class Sender:
+    """Publishes by the client that is there now; the sending half of a ``Connection``."""
+
+    def __init__(self, guard: Guard) -> None:
+        self.guard = guard
+        self._client: Client | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._kicking: asyncio.Handle | None = None
+        self.shown = ""
+        self.max_payload = 1 << 20
+
+    async def publish(
+        self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """Send one message.
+
+        Raises:
+            PayloadTooLargeError: more than the server takes; it would cut the connection.
+            ConnectionLostError: there is no server now.
+        """
+        client = self._sendable(subject, data, reply, headers)
+        if self.guard.keyed:
+            data = self._sealed(subject, data, reply, headers)
+        try:
+            await client.publish(subject, data, reply, headers)  # type: ignore[arg-type]  # a bytearray does too
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+
+    def publish_now(
+        self, subject: str, data: Buffer, reply: str = "", headers: dict[str, str] | None = None
+    ) -> bool:
+        """Send one message within this turn of the loop; False: it was not, use ``publish``.
+
+        Raises as ``publish``.
+        """
+        client = self._sendable(subject, data, reply, headers)
+        if client.pending_data_size + len(data) > _AT_ONCE:
+            return False
+        if self.guard.keyed:
+            data = self._sealed(subject, data, reply, headers)
+        step = client.publish(subject, data, reply, headers)  # type: ignore[arg-type]
+        try:
+            # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
+            step.send(None)
+        except StopIteration:
+            return True
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+        step.close()
+        return False
+
+    def post(
+        self, subject: str, data: Buffer, reply: str = "", block: bytes = b"", when: When = When.SOON
+    ) -> bool:
+        """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives."""
+        client = self._sendable(subject, data, reply)
+        seal = self.guard.seal(subject, (data,), reply, None, block) if self.guard.keyed else b""
+        size = len(data) + len(block) + len(seal)
+        if client.pending_data_size + size > _AT_ONCE or size > self.max_payload + self.guard.overhead:
+            return False
+        if block:
+            line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
+            client._pending += (line + block + seal, data, _END)  # type: ignore[arg-type]  # a bytearray does too
+        else:
+            line = f"PUB {subject} {reply} {size}\r\n".encode()
+            client._pending += (line + seal, data, _END)  # type: ignore[arg-type]
+        client._pending_data_size += size + len(subject)
+        if when is When.LATER:
+            if self._kicking is None:
+                self._kicking = self._loop.call_soon(self._linger, _TURNS)
+        elif when is When.SOON or not write_pending(client):
+            self._kick()
+        return True
+
+    def _linger(self, turns: int) -> None:
+        """Wait some turns of the loop, in each of which more may come; timers are too coarse in some loops."""
+        if turns:
+            self._kicking = self._loop.call_soon(self._linger, turns - 1)
+        else:
+            self._kick()
+
+    def _kick(self) -> None:
+        """Let nats-py write what is pending."""
+        if self._kicking is not None:
+            self._kicking.cancel()
+            self._kicking = None
+        client = self._client
+        if client is not None and client._flush_queue is not None and client._flush_queue.empty():
+            client._flush_queue.put_nowait(self._loop.create_future())
+
+    async def send_pieces(self, subject: str, pieces: Sequence[Buffer]) -> None:
+        """As ``publish``, for one message given in pieces that need not be copied together.
+
+        Raises as ``publish``.
+        """
+        client = self._sendable(subject, pieces[0], "")
+        if self.guard.keyed:
+            pieces = [self.guard.seal(subject, pieces, "") + bytes(pieces[0]), *pieces[1:]]
+        try:
+            await send(client, subject, "", pieces)
+        except (NatsError, OSError) as error:
+            raise self._lost(error) from error
+
+    def _sealed(self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None) -> Buffer:
+        seal = self.guard.seal(subject, (data,), reply, headers)
+        return seal + data if seal else data
+
+    def _sendable(
+        self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None
+    ) -> Client:
+        """The client, if there is one and the server would take this message."""
+        client = self._client
+        if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
+            raise PayloadTooLargeError(
+                f"A subject and reply subject of {len(subject)} and {len(reply)} characters; "
+                f"1 to {_MAX_SUBJECTS} together is what the NATS server takes.",
+                size=len(subject) + len(reply),
+                limit=_MAX_SUBJECTS,
+            )
+        size = len(data) + header_size(headers) if headers else len(data)
+        if size > self.max_payload:
+            raise PayloadTooLargeError(
+                f"A message of {size:,} bytes; the NATS server takes {self.max_payload:,} (max_payload).",
+                size=size,
+                limit=self.max_payload,
+            )
+        if client is None:
+            raise ConnectionLostError(
+                f"There is no connection to the NATS server at {self.shown}.", url=self.shown
+            )
+        return client
+
+    def _lost(self, error: BaseException) -> ConnectionLostError:
+        return ConnectionLostError(f"The connection to {self.shown} was lost: {error}", url=self.shown)
+
+    async def flush(self) -> None:
+        """Wait until the server has all that was published (or is gone)."""
+        client = self._client
+        if client is not None:
+            # A cancelled flush would leave the client deaf, so it is never cancelled.
+            await asyncio.sleep(0)
+            with contextlib.suppress(NatsError, OSError, TimeoutError):
+                await asyncio.shield(asyncio.ensure_future(client.flush()))
