@@ -7,6 +7,7 @@ of another such type), or when it is marked and stands in an imported module.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import typing
 from collections.abc import Callable, Iterator
@@ -65,14 +66,19 @@ class Types:
 
     def learn(self, function: Callable[..., Any]) -> None:
         """Know the types that a function's annotations name."""
-        try:
-            if function in self._learned:
-                return
+        if self.knows(function):
+            return
+        with contextlib.suppress(TypeError):  # neither hashable nor weakly referable: looked at each time
             self._learned.add(function)
-        except TypeError:  # neither hashable nor weakly referable: looked at each time
-            pass
         for hint in _hints(function):
             self._add(hint)
+
+    def knows(self, function: Callable[..., Any]) -> bool:
+        """Has it been learned?"""
+        try:
+            return function in self._learned
+        except TypeError:
+            return False
 
     def find(self, name: Any) -> type:
         """The type of that name.
