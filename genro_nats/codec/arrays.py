@@ -24,7 +24,8 @@ def array_parts(value: Any) -> tuple[str, str, memoryview, tuple[int, ...]]:
     dtype = _name(value.dtype)
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(value.T if order == "F" else value).reshape(-1)
-    return dtype, order, memoryview(flat.view(numpy.uint8)), value.shape
+    raw: Any = flat.view(numpy.uint8)
+    return dtype, order, memoryview(raw), value.shape
 
 
 def scalar_parts(value: Any) -> tuple[str, bytes]:

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from msgspec import msgpack
 
+from genro_nats.codec.datatypes import Types
 from genro_nats.codec.frame import Buffer
 from genro_nats.codec.tags import ATOMS, Lowering, Raising, mark
-from genro_nats.codec.datatypes import Types
 from genro_nats.errors import DecodeError, NotAllowedError
 
 __all__ = ["dumps", "dumps_call", "dumps_whole", "loads"]

@@ -105,7 +105,7 @@ class Types:
 
 
 def _marked(name: Any) -> type:
-    kind = loaded(name) if isinstance(name, str) and len(name) <= _MAX_NAME else None
+    kind: Any = loaded(name) if isinstance(name, str) and len(name) <= _MAX_NAME else None
     if is_data_type(kind) and MARK in vars(kind) and type_name(kind) == name:
         return kind  # type: ignore[no-any-return]
     raise NotAllowedError(

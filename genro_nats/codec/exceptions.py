@@ -198,7 +198,7 @@ class _Builder:
             args, state = self._loads(node["args"]), self._loads(node["state"])
             if members:
                 (message,) = args
-                return _restore(base.__new__(kind, message, members), state)  # type: ignore[call-arg]
+                return _restore(base.__new__(kind, message, members), state)
             error = base.__new__(kind, *args)
             base.__init__(error, *args)
             return _restore(error, state)

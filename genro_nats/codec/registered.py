@@ -19,14 +19,9 @@ from genro_nats.codec.functions import FunctionCache, is_decorated, label, resol
 from genro_nats.codec.loaded import MISSING, loaded
 from genro_nats.errors import ConfigurationError, DecodeError, NotAllowedError
 
-__all__ = ["RegisteredFunctions", "listed_modules", "require_listed"]
+__all__ = ["RegisteredFunctions", "require_listed"]
 
 _MAX_NAME: Final = 200  # characters of a refused name that are shown
-
-
-def listed_modules(allow: Iterable[str]) -> list[str]:
-    """The modules that ``allow`` names, each once."""
-    return list(dict.fromkeys(entry.partition(":")[0] for entry in allow))
 
 
 def require_listed(allow: Iterable[str]) -> None:
@@ -104,10 +99,12 @@ class RegisteredFunctions(FunctionCache):
             for value in _values(module):
                 if is_decorated(value):
                     self._decorated(value)
-        for name in self._allow:
-            module, _, wanted = name.partition(":")
-            for found in [loaded(name)] if wanted != "*" else _own(sys.modules.get(module)):
-                self._listed(name if wanted != "*" else "", found)
+        for entry in self._allow:
+            if entry.endswith(":*"):
+                for found in _own(sys.modules.get(entry[:-2])):
+                    self._listed("", found)
+            else:
+                self._listed(entry, loaded(entry))
         return True
 
     def _decorated(self, function: Any) -> None:

@@ -293,5 +293,3 @@ def _namedtuple(kind: type, items: list[Any]) -> Any:
     if not is_namedtuple(kind) or len(items) != len(kind._fields):  # type: ignore[attr-defined]
         raise DecodeError(f"{type_name(kind)} is no named tuple of {len(items)} items here.")
     return tuple.__new__(kind, items)
-
-

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import datetime, time
 from typing import Any, Final
@@ -25,10 +26,8 @@ def to_datetime(text: str, fold: int, zone: str | None) -> datetime:
     """The moment again; a zone that is not known here is left as the offset it had."""
     found = datetime.fromisoformat(text)
     if zone is not None and _ZONE.fullmatch(zone):
-        try:
+        with contextlib.suppress(ZoneInfoNotFoundError, ValueError, OSError):
             found = found.replace(tzinfo=ZoneInfo(zone))
-        except (ZoneInfoNotFoundError, ValueError, OSError):
-            pass
     return found.replace(fold=fold)
 
 

@@ -91,9 +91,7 @@ class ItemBuffer:
         self._arrived.set()
 
 
-def tell_progress(
-    listener: Callable[[ProgressUpdate], object] | None, frame: Frame, codecs: Codecs
-) -> None:
+def tell_progress(listener: Callable[[ProgressUpdate], object] | None, frame: Frame, codecs: Codecs) -> None:
     """Call a progress listener; its errors are logged, not the call's."""
     if listener is None:
         return

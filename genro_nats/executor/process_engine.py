@@ -12,7 +12,6 @@ from typing import Any
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
 from genro_nats.codec.functions import find_object, label
-from genro_nats.codec.registered import listed_modules
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.executor.children.child import Child
@@ -229,7 +228,7 @@ def pool_plan(
         setup=setup,
         spares=options.spares,
         max_tasks=options.max_tasks_per_child,
-        imports=(*options.imports, *listed_modules(options.allow)),
+        imports=(*options.imports, *options.allow),
         hints=hints,
         initializer=initializer,
         cancel_grace=options.cancel_grace,

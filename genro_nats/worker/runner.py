@@ -62,7 +62,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         if not buffers:
             raise DecodeError("A call by value without its function.")
         blob, buffers = bytes(buffers[0]), buffers[1:]
-    checkpointed = None
+    checkpointed: Any = None
     if frame.flags & Flag.CHECKPOINT:
         if not buffers:
             raise DecodeError("A call with a checkpoint that is missing.")
@@ -70,7 +70,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
     function = cache.get(frame.name, blob, _standing(frame) if frame.flags & Flag.TASK else "")
     if flags & Flag.DATA:
         codecs.learn(function)
-    if flags & Flag.CHECKPOINT:
+    if checkpointed is not None:
         checkpointed = codecs.loads(flags, checkpointed)
     packed = codecs.loads(flags, frame.body, buffers)
     frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
@@ -198,7 +198,11 @@ def error_reply(frame: Frame, error: BaseException, started: float, flags: int =
 
 def _refused(error: BaseException) -> bytes:
     """Tells the parent, which opens no body, why the call was not taken."""
-    return json.dumps({"refused": error.fields.get("reason")}).encode() if isinstance(error, NotAllowedError) else b""
+    return (
+        json.dumps({"refused": error.fields.get("reason")}).encode()
+        if isinstance(error, NotAllowedError)
+        else b""
+    )
 
 
 def _task_error(error: BaseException, frame: Frame) -> bytes:

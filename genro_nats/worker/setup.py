@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from genro_nats.codec.frame import Flag
 from genro_nats.codec.functions import FunctionCache
-from genro_nats.codec.registered import RegisteredFunctions
+from genro_nats.codec.registered import RegisteredFunctions, require_listed
 from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup
 from genro_nats.message import mark_child
 
@@ -68,14 +68,18 @@ def function_cache(setup: ChildSetup) -> FunctionCache:
 
 
 def preload(start: dict[str, Any]) -> None:
-    """Import what a start message names, with its search path. Raises what the imports raise."""
+    """Import what a start message names, with its search path.
+
+    Raises what the imports raise, ConfigurationError for a "module:name" that is not there.
+    """
     sys.path[:] = start["path"]
     for module in start["hints"]:
         # The calls themselves will say what is wrong with these.
         with contextlib.suppress(BaseException):
             importlib.import_module(module)
     for module in start["imports"]:
-        importlib.import_module(module)
+        importlib.import_module(module.partition(":")[0])
+    require_listed(name for name in start["imports"] if ":" in name)
 
 
 class MemoryLimit:
