@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import cache
 from types import ModuleType
 from typing import Any, Final, Protocol
 
@@ -18,7 +19,7 @@ from genro_nats.codec.frame import Buffer, Flag
 from genro_nats.codec.loaded import loaded
 from genro_nats.errors import CodecError, DecodeError, NotAllowedError
 
-__all__ = ["DATA", "PICKLE", "Codec", "Codecs", "codec_named", "codec_of", "refusal"]
+__all__ = ["DATA", "PICKLE", "Codec", "Codecs", "codec_named", "codec_of", "refusal", "require_data"]
 
 _BY_DIGEST: Final = 8192  # a call whose function is named by the digest of its pickle
 
@@ -144,6 +145,11 @@ class Codecs:
             )
 
 
+def require_data() -> None:
+    """Is the data codec installed? Raises CodecError, saying how to get it."""
+    _data()
+
+
 def refusal(flags: int) -> NotAllowedError | None:
     """Why a worker that runs only registered functions does not take a call with these flags, if so."""
     if not flags & Flag.DATA:
@@ -161,6 +167,7 @@ def refusal(flags: int) -> NotAllowedError | None:
     return None
 
 
+@cache
 def _data() -> ModuleType:
     try:
         from genro_nats.codec import data

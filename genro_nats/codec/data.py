@@ -7,6 +7,7 @@ another type (``tags.py``). Reading a body never runs or imports anything.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,7 +22,8 @@ __all__ = ["dumps", "dumps_call", "dumps_whole", "loads"]
 
 OUT_OF_BAND: Final = 64 * 1024  # bytes; as of pickles
 MAX_DEPTH: Final = 200
-_KEYS: Final = frozenset({str, int})
+_MORE: Final = ATOMS | {bytes, list, dict}
+_WIDE: Final = 1000  # values of a level; wider ones hold each container once, since one may be in many
 _ROOT: Final = b"\x92\xc7\x00\x00"  # an array of two that begins with the mark 0
 
 
@@ -68,7 +70,7 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = (), types: Types | None = No
 
 
 def _dumps(value: Any, buffers: list[Buffer] | None) -> bytes:
-    if _says_it_all(value, MAX_DEPTH):
+    if _says_it_all(value):
         try:
             body = _ENCODER.encode(value)
         except (ValueError, OverflowError):  # an int of more than 64 bits, a text with lone surrogates
@@ -79,20 +81,30 @@ def _dumps(value: Any, buffers: list[Buffer] | None) -> bytes:
     return _ENCODER.encode([mark(0), lowered])
 
 
-def _says_it_all(value: Any, depth: int) -> bool:
-    """Would plain msgpack give exactly this value back? (What it can't hold shows when it is encoded.)"""
+def _says_it_all(value: Any) -> bool:
+    """Would plain msgpack give exactly this value back? (What it can't hold shows when it is encoded.)
+
+    Level by level, so that the types of all values of a level are looked at in one call.
+    """
     kind = type(value)
-    if kind is dict:
-        if not _KEYS.issuperset(map(type, value)):
+    if kind is not dict and kind is not list:
+        return kind in ATOMS or (kind is bytes and len(value) < OUT_OF_BAND)
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        # Of exact lists and dictionaries these are their items, and keys that are no str; atoms and bytes have none.
+        level = gc.get_referents(*level)
+        kinds = {*map(type, level)}
+        if kinds <= ATOMS:
+            return True
+        if not kinds <= _MORE or (bytes in kinds and _has_bulk(level)):
             return False
-        value = value.values()
-    elif kind is bytes:
-        return len(value) < OUT_OF_BAND
-    elif kind is not list:
-        return kind in ATOMS
-    if ATOMS.issuperset(map(type, value)):
-        return True
-    return depth > 0 and all(type(v) in ATOMS or _says_it_all(v, depth - 1) for v in value)
+        if len(level) > _WIDE:
+            level = [*{id(v): v for v in level if type(v) is dict or type(v) is list}.values()]
+    return False
+
+
+def _has_bulk(level: list[Any]) -> bool:
+    return any(type(v) is bytes and len(v) >= OUT_OF_BAND for v in level)
 
 
 def _no_marks(code: int, data: memoryview) -> Any:

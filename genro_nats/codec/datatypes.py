@@ -63,6 +63,7 @@ class Types:
     def __init__(self) -> None:
         self._known: dict[str, type] = {}
         self._learned: WeakSet[Any] = WeakSet()
+        self._last: Any = None
 
     def learn(self, function: Callable[..., Any]) -> None:
         """Know the types that a function's annotations name."""
@@ -72,11 +73,12 @@ class Types:
             self._learned.add(function)
         for hint in _hints(function):
             self._add(hint)
+        self._last = function
 
     def knows(self, function: Callable[..., Any]) -> bool:
         """Has it been learned?"""
         try:
-            return function in self._learned
+            return function is self._last or function in self._learned
         except TypeError:
             return False
 

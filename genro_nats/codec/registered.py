@@ -49,7 +49,7 @@ class RegisteredFunctions(FunctionCache):
         self.strict = True
         self._allow = tuple(allow)
         self._initial_name = initial
-        self._initial = bool(initial)
+        self._initial = True
         self._names: dict[str, Callable[..., Any]] = {}
         self._variables: set[ContextVar[Any]] = set()
         self._modules = 0

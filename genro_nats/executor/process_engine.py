@@ -211,7 +211,7 @@ def pool_plan(
         max_memory=options.max_memory_per_child,
         only_registered=options.only_registered,
         allow=options.allow,
-        initial=label(run_named) if options.initializer is not None else "",
+        initial=label(options.initializer if callable(options.initializer) else run_named),
     )
     encoder = CallEncoder("data" if options.only_registered else "pickle", name)
     initializer = None
@@ -228,7 +228,7 @@ def pool_plan(
         setup=setup,
         spares=options.spares,
         max_tasks=options.max_tasks_per_child,
-        imports=(*options.imports, *options.allow),
+        imports=(*options.imports, *(options.allow if options.only_registered else ())),
         hints=hints,
         initializer=initializer,
         cancel_grace=options.cancel_grace,

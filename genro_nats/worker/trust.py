@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from typing import Final
 
-from genro_nats.codec.codecs import codec_of, refusal
+from genro_nats.codec.codecs import codec_of, refusal, require_data
 from genro_nats.codec.frame import HEADER_SIZE, Buffer, Flag, Frame, FrameKind, encode, name_of, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import NotAllowedError
@@ -18,10 +18,16 @@ _REASONS: Final = frozenset({"pickle", "by_value", "by_digest", "function", "con
 
 
 class Trust:
-    """The refusals of one pool. ``only_registered``: the option of that name."""
+    """The refusals of one pool. ``only_registered``: the option of that name.
+
+    Raises:
+        CodecError: it needs the data codec, which is not installed.
+    """
 
     def __init__(self, only_registered: bool) -> None:
         self._only_registered = only_registered
+        if only_registered:
+            require_data()
         self.refused: Counter[str] = Counter()
 
     def check(self, flags: int) -> NotAllowedError | None:

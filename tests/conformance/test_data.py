@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import pytest
 
@@ -16,7 +17,7 @@ _LACKS = {
     Can.INITIALISE: "the worker's own initializer runs there",
     Can.TELL_SYNC: "a single-threaded child is killed instead",
     Can.SEND_FUNCTIONS: "names-only: the worker runs what it has",
-    Can.SEND_OBJECTS: "names-only: only data travels",
+    Can.IMPORT: "names-only: what is not registered is refused, imported or not",
 }
 _WORKER: dict[str, Any] = {
     "max_workers": 2,
@@ -35,7 +36,7 @@ def shared(nats_session_worker: WorkerFactory) -> dict[str, Any]:
 
 
 class _Data:
-    lacks = _LACKS
+    lacks: ClassVar[Mapping[Can, str]] = _LACKS
     expires_beside = False
 
     @pytest.fixture

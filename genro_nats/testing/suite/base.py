@@ -29,7 +29,6 @@ class Can(StrEnum):
     COPY = "give the function copies of its arguments"
     IMPORT = "look functions up where they run"
     SEND_FUNCTIONS = "send functions that stand in no module of the other side"
-    SEND_OBJECTS = "send objects of any class"
     SHARE_CONTEXT = "show the function every context variable of the caller"
     CARRY = "carry the context variables it was given"
     INITIALISE = "run an initializer given to the executor"
