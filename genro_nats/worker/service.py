@@ -105,7 +105,7 @@ class PoolService:
         self._connection = connection
         self._outbox = outbox
         self._transfer = transfer
-        self.trust = Trust(options.only_registered)
+        self.trust = Trust(options.only_registered, events)
         self._size_limit = options.max_payload_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events

@@ -10,6 +10,7 @@ from genro_nats.codec.codecs import codec_of, refusal, require_data
 from genro_nats.codec.frame import HEADER_SIZE, Buffer, Flag, Frame, FrameKind, encode, name_of, peek
 from genro_nats.codec.functions import label
 from genro_nats.errors import NotAllowedError
+from genro_nats.events import Events
 
 __all__ = ["Trust", "error_frame", "flags_in"]
 
@@ -24,8 +25,9 @@ class Trust:
         CodecError: it needs the data codec, which is not installed.
     """
 
-    def __init__(self, only_registered: bool) -> None:
+    def __init__(self, only_registered: bool, events: Events) -> None:
         self._only_registered = only_registered
+        self._events = events
         if only_registered:
             require_data()
         self.refused: Counter[str] = Counter()
@@ -34,7 +36,7 @@ class Trust:
         """Why a call with these flags is not given to a child, if so; counted."""
         found = refusal(flags) if self._only_registered else None
         if found is not None:
-            self.refused[found.fields["reason"]] += 1
+            self._count(found.fields["reason"])
         return found
 
     def require(self, flags: int) -> None:
@@ -53,8 +55,12 @@ class Trust:
             reason = json.loads(bytes(frame[at : at + head.n_meta])).get("refused")
         except (ValueError, AttributeError):
             return  # raised by a function, not by the child
-        if reason in _REASONS:
-            self.refused[reason] += 1
+        if self._only_registered and reason in _REASONS:
+            self._count(reason)
+
+    def _count(self, reason: str) -> None:
+        self.refused[reason] += 1
+        self._events("call.not_allowed", reason=reason, count=self.refused[reason])
 
     def facts(self) -> dict[str, dict[str, int]]:
         """How often what was refused, for an operator; nothing where everything is taken."""

@@ -90,7 +90,7 @@ def test_type_arguments_state_notes_and_traceback(travel: Travel) -> None:
     assert type(found) is ValueError
     assert found.args == ("outer", 42, (1, {2}), b"x")
     assert found.__notes__ == ["a note"]
-    assert found.more == {"k": (1,)}
+    assert found.__dict__["more"] == {"k": (1,)}
     assert isinstance(found.__cause__, RemoteTraceback)
     assert "in fail" in found.__cause__.text
 
