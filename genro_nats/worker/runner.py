@@ -76,6 +76,8 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
     frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
         args, kwargs, *carried = packed
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+            raise TypeError
         if cache.strict and carried:
             cache.require_carried(carried[0])
         return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)

@@ -205,8 +205,8 @@ async def test_nothing_that_comes_is_unpickled_imported_or_run(
     foreign_type = msgpack.encode([ext(0, b""), [[[ext(16, b""), "trapdoor:T", {}]], {}]])
     cases: list[tuple[str, Any, str, tuple[Any, ...]]] = [
         ("pickle", NotAllowedError, "pickle", (0, echo, trap)),
-        ("by_value", NotAllowedError, "by_value", (Flag.BY_VALUE, echo, trap, [trap])),
-        ("by_digest", NotAllowedError, "by_digest", (8192, echo, trap)),
+        ("by_value", NotAllowedError, "pickle", (Flag.BY_VALUE, echo, trap, [trap])),
+        ("by_digest", NotAllowedError, "pickle", (8192, echo, trap)),
         ("a pickle said to be data", DecodeError, "", (Flag.DATA, echo, trap)),
         ("function", NotAllowedError, "by_value", (Flag.DATA | Flag.BY_VALUE, echo, packed(1), [trap])),
         ("digest", NotAllowedError, "by_digest", (Flag.DATA | 8192, echo, packed(1), [trap])),
