@@ -80,7 +80,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
             raise TypeError
         if cache.strict and carried:
             cache.require_carried(carried[0])
-        return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)
+        return Opened(function, tuple(args), kwargs, carried[0] if carried else [], checkpointed)
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's arguments are not packed as expected.") from error
 
