@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from genro_nats.codec.datatypes import data_type
     from genro_nats.config import ConfigSource, PoolOptions
     from genro_nats.errors import (
         CallTimeoutError,
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
         ExecutorError,
         ExecutorOverloadError,
         FunctionNotFoundError,
+        NotAllowedError,
         NoWorkersError,
         PayloadTooLargeError,
         RemoteError,
@@ -78,6 +80,7 @@ __all__ = [
     "Mapped",
     "NatsExecutor",
     "NoWorkersError",
+    "NotAllowedError",
     "PayloadTooLargeError",
     "PoolOptions",
     "Priority",
@@ -106,9 +109,11 @@ __all__ = [
     "WorkerLostError",
     "__version__",
     "current_call",
+    "data_type",
 ]
 
 _ROOMS = {
+    "codec.datatypes": ("data_type",),
     "config": ("ConfigSource", "PoolOptions"),
     "executor.async_": ("AsyncExecutor",),
     "executor.base": ("BaseExecutor",),

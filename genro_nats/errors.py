@@ -15,6 +15,7 @@
     ├── CodecError
     │   ├── SignatureError                       unsigned, wrongly signed or replayed
     │   ├── DecodeError                          bytes that are not a frame, or of another version
+    │   │   └── NotAllowedError                  what who takes only data or registered functions refuses
     │   ├── PayloadTooLargeError                 over a stated limit
     │   └── FunctionNotFoundError                the function is not importable over there
     ├── TransportError
@@ -50,6 +51,7 @@ __all__ = [
     "ExecutorOverloadError",
     "FunctionNotFoundError",
     "NoWorkersError",
+    "NotAllowedError",
     "PayloadTooLargeError",
     "RemoteError",
     "RemoteTraceback",
@@ -171,6 +173,14 @@ class SignatureError(CodecError):
 
 class DecodeError(CodecError):
     """Bytes that are not a frame of this protocol, or of a version not spoken here."""
+
+
+class NotAllowedError(DecodeError):
+    """Refused by a side that takes data only, or runs registered functions only.
+
+    Fields: ``reason`` (``pickle``, ``by_value``, ``by_digest``, ``function``, ``context``, ``type``),
+    and ``function``, where known.
+    """
 
 
 class PayloadTooLargeError(CodecError):

@@ -9,9 +9,11 @@ import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Final
 
 from genro_nats.bench.beside import BesideFigures, time_beside
+from genro_nats.bench.codecs import CodecFigures, time_codecs
 from genro_nats.bench.functions import echo, echo_large
 from genro_nats.bench.ground import bench_server, echo_peer, login, pool_options, worker_peer
 from genro_nats.bench.large import MIB, EchoFigures, HugeFigures, time_big, time_huge
@@ -41,6 +43,7 @@ class PayloadFigures:
     beside: BesideFigures
     signed: SignedFigures
     huge: list[HugeFigures] = field(default_factory=list)
+    codecs: CodecFigures = field(default_factory=CodecFigures)
 
 
 def add_payload_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,6 +61,8 @@ def run_payloads(args: argparse.Namespace) -> int:
     progress = Progress()
     with bench_server() as server:
         figures = asyncio.run(_measure(server, 1 if args.quick else args.rounds, args.quick, progress))
+    progress("payloads: the codecs")
+    figures.codecs = time_codecs(3 if args.quick else 60)
     progress.clear()
     found = payload_verdicts(figures)
     _show(figures)
@@ -107,6 +112,10 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
         found.append(Verdict(f"{what}, each way", it.rate / 1e6, 150, "MB/s", at_most=False))
         found.append(Verdict(f"{what}, memory added to the caller", it.caller / it.size, 2.5, "x payload"))
         found.append(Verdict(f"{what}, memory added to the worker", it.worker / it.size, 2.5, "x payload"))
+    if figures.codecs.data:
+        found.append(
+            Verdict("codec: 1 KB dictionary and back, as data", figures.codecs.ratio, 1.0, "x pickle")
+        )
     found.append(Verdict("nats: small calls beside, p99", figures.beside.ratio, 1.0, "x beside bare load"))
     found.append(
         Verdict("nats: signed calls/s, 100 in flight", figures.signed.ratio, 0.9, "x unsigned", at_most=False)
@@ -129,3 +138,10 @@ def _show(figures: PayloadFigures) -> None:
     rows.append(["unsigned", *(f"{rate:,.0f}" for rate in figures.signed.plain)])
     rows.append(["signed", *(f"{rate:,.0f}" for rate in figures.signed.signed)])
     show("Signed calls, turn by turn", rows)
+    codecs = figures.codecs
+    rows = [["a call and its reply", "us"]]
+    rows += [
+        [name, f"{median(times) * 1e6:.1f}"]
+        for name, times in (("pickle", codecs.pickle), ("data", codecs.data))
+    ]
+    show(f"A dictionary of {codecs.size} bytes in both codecs", rows)

@@ -76,6 +76,19 @@ POOL: Final = (
         "init", "function run once in each child, such as myapp.tasks:load", "initializer", "MODULE:NAME"
     ),
     Setting(
+        "only_registered",
+        "run functions only that are decorated in a module of --import or listed, and unpickle nothing",
+        "only_registered",
+        switch=True,
+    ),
+    Setting(
+        "allow",
+        "function (or context variable) to allow beside; module:* for all that a module defines",
+        "allow",
+        "MODULE:NAME",
+        many=True,
+    ),
+    Setting(
         "max_tasks_per_child", "calls after which a child is replaced", "max_tasks_per_child", "N", parse=int
     ),
     Setting(

@@ -118,6 +118,11 @@ def _pool(name: str, table: dict[str, Any], connection: Mapping[str, Any], file:
     kind = "async-process" if table.get("async") else "process"
     options = {s.option: table[s.name] for s in POOL if s.option and s.name in table}
     origins = {s.option: f"{s.name} in {file}" if file else s.argument for s in POOL if s.option in options}
+    if options.get("allow") and not options.get("only_registered"):
+        raise ConfigurationError(
+            f"Pool {name!r}: allow (--allow) lists what may run, and means nothing without only_registered "
+            "(--only-registered)."
+        )
     stated = {**connection, **options}
     return ServedPool(PoolOptions.build("nats", stated, name=name, origins=origins), kind)
 

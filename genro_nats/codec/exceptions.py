@@ -10,53 +10,70 @@ from __future__ import annotations
 
 import importlib
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import DecodeError, RemoteError, RemoteTraceback
 
-__all__ = ["dump_error", "load_error"]
+__all__ = ["dump_error", "load_error", "rebuilt", "structure"]
 
 MAX_NODES: Final = 100  # of one chain; what is beyond is only in the traceback's text
 MAX_TEXT: Final = 64 * 1024  # characters of a text or traceback; the middle is left out
 
 Node = dict[str, Any]
+Dumps = Callable[[Any], bytes]
+Loads = Callable[[Any], Any]
+FindType = Callable[[Node], Any]
 
 
 def dump_error(error: BaseException) -> bytes:
-    """An exception with its causes, contexts, notes and traceback, as bytes. Never raises."""
-    nodes: list[Node] = []
-    _node(error, nodes, {})
-    body, _ = values.dumps({"nodes": nodes, "traceback": _shorten(_format(error))})
+    """An exception with its causes, contexts, notes and traceback, as a pickle of plain data. Never raises."""
+    body, _ = values.dumps(structure(error, _pickled))
     return body
 
 
 def load_error(body: Buffer) -> BaseException:
+    """The exception in what ``dump_error`` gave. Unpickles: only for bytes that are trusted.
+
+    Raises:
+        DecodeError: the bytes are no such structure.
+    """
+    return rebuilt(values.loads(body), values.loads, _find_type)
+
+
+def structure(error: BaseException, dumps: Dumps) -> dict[str, Any]:
+    """An exception with all that belongs to it, as plain data. Never raises.
+
+    ``dumps``: makes bytes of arguments and state, or raises where they can't travel.
+    """
+    nodes: list[Node] = []
+    _node(error, nodes, {}, dumps)
+    return {"nodes": nodes, "traceback": _shorten(_format(error))}
+
+
+def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
     """The exception again, the remote traceback as the cause of its chain's last link.
 
     An exception is rebuilt without running an ``__init__`` of the user's; one
     that can't be rebuilt comes as ``RemoteError`` with all its texts.
 
     Raises:
-        DecodeError: the bytes are no such structure.
+        DecodeError: the data are no such structure.
     """
-    data = values.loads(body)
     try:
-        nodes, text = data["nodes"], data["traceback"]
-        built = [_build_leaf(node, text) for node in nodes]
-        for number, node in enumerate(nodes):
-            if node["group"]:
-                built[number] = _build_group(node, built, text)
+        nodes, text = data["nodes"], str(data["traceback"])
+        built = _Builder(nodes, text, loads, find_type).all()
         for error, node in zip(built, nodes, strict=True):
             _link(error, node, built)
-    except (TypeError, KeyError, IndexError, AttributeError) as error:
+        _last_link(built[0]).__cause__ = RemoteTraceback(text)
+        return built[0]
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise DecodeError(f"An error reply without the expected structure: {error!r}") from error
-    _last_link(built[0]).__cause__ = RemoteTraceback(text)
-    return built[0]
 
 
-def _node(error: BaseException, nodes: list[Node], seen: dict[int, int]) -> int | None:
+def _node(error: BaseException, nodes: list[Node], seen: dict[int, int], dumps: Dumps) -> int | None:
     """Adds an exception and what it refers to; its number, or None past the limit."""
     if id(error) in seen:
         return seen[id(error)]
@@ -64,27 +81,38 @@ def _node(error: BaseException, nodes: list[Node], seen: dict[int, int]) -> int 
         return None
     number = seen[id(error)] = len(nodes)
     kind = type(error)
-    args, state = _parts(error)
+    args, state = _parts(error, dumps)
     node: Node = {
         "type": f"{kind.__module__}:{kind.__qualname__}",
-        "class": _try_dumps(kind)
-        if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
-        else None,
+        "class": _class(kind) if dumps is _pickled else None,
         "args": args,
         "state": state,
         "text": _shorten(_text(error)),
+        "notes": _notes(error),
         "suppress": error.__suppress_context__,
     }
     nodes.append(node)
     members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    node["group"] = [_node(member, nodes, seen) for member in members]
-    node["cause"] = _node(error.__cause__, nodes, seen) if error.__cause__ is not None else None
-    node["context"] = _node(error.__context__, nodes, seen) if error.__context__ is not None else None
+    node["group"] = [_node(member, nodes, seen, dumps) for member in members]
+    cause, context = error.__cause__, error.__context__
+    node["cause"] = None if cause is None else _node(cause, nodes, seen, dumps)
+    node["context"] = None if context is None else _node(context, nodes, seen, dumps)
     return number
 
 
-def _parts(error: BaseException) -> tuple[bytes | None, bytes | None]:
-    """The pickled arguments and state; None for what can't be pickled."""
+def _class(kind: type) -> bytes | None:
+    """The pickled class of an exception that nobody could import."""
+    lonely = kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
+    return _attempt(_pickled, kind) if lonely else None
+
+
+def _notes(error: BaseException) -> list[str]:
+    notes = getattr(error, "__notes__", ())
+    return [_shorten(note) for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+
+
+def _parts(error: BaseException, dumps: Dumps) -> tuple[bytes | None, bytes | None]:
+    """The arguments and state as bytes; None for what can't travel."""
     args: Any = error.args
     state: Any = None
     if isinstance(error, BaseExceptionGroup):
@@ -94,19 +122,22 @@ def _parts(error: BaseException) -> tuple[bytes | None, bytes | None]:
         # The built-in base knows what belongs to it (OSError's filename, ImportError's name).
         reduced = _builtin_base(type(error)).__reduce__(error)
         args, state = reduced[1], reduced[2] if len(reduced) > 2 else None
-    return _try_dumps(args), _try_dumps(state)
+    return _attempt(dumps, args), _attempt(dumps, state)
 
 
 def _builtin_base(kind: type[BaseException]) -> type[BaseException]:
     return next(c for c in kind.__mro__ if c.__module__ == "builtins" and issubclass(c, BaseException))
 
 
-def _try_dumps(value: Any) -> bytes | None:
+def _pickled(value: Any) -> bytes:
+    return values.dumps_whole(value)
+
+
+def _attempt(dumps: Dumps, value: Any) -> bytes | None:
     try:
-        body, buffers = values.dumps(value)
+        return dumps(value)
     except Exception:
         return None
-    return body if not buffers else None
 
 
 def _text(error: BaseException) -> str:
@@ -132,29 +163,47 @@ def _shorten(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - MAX_TEXT} characters left out ...]\n{text[-half:]}"
 
 
-def _build_leaf(node: Node, text: str) -> BaseException:
-    try:
-        kind = _find_type(node)
-        if node["args"] is None or node["state"] is None:
-            raise TypeError("its arguments or state could not be pickled")
-        if node["group"]:
-            return BaseException()  # a placeholder: built once its members are
-        args, state = values.loads(node["args"]), values.loads(node["state"])
-        error = kind.__new__(kind, *args)
-        _builtin_base(kind).__init__(error, *args)
-        return _restore(error, state)
-    except Exception as why:
-        return _stand_in(node, text, why)
+class _Builder:
+    """Exceptions from nodes; the members of a group before the group."""
 
+    def __init__(self, nodes: list[Node], text: str, loads: Loads, find_type: FindType) -> None:
+        self._nodes = nodes
+        self._text = text
+        self._loads = loads
+        self._find_type = find_type
+        self._built: dict[int, BaseException] = {}
+        self._begun: set[int] = set()
 
-def _build_group(node: Node, built: list[BaseException], text: str) -> BaseException:
-    members = [built[n] for n in node["group"] if n is not None]
-    try:
-        kind = _find_type(node)
-        (message,) = values.loads(node["args"])
-        return _restore(kind.__new__(kind, message, members), values.loads(node["state"]))
-    except Exception as why:
-        return _stand_in(node, text, why)
+    def all(self) -> list[BaseException]:
+        """One for each node. Raises what a wrong structure leads to."""
+        if len(self._nodes) > MAX_NODES:
+            raise ValueError(f"{len(self._nodes)} exceptions in one chain")
+        return [self._one(number) for number in range(len(self._nodes))]
+
+    def _one(self, number: int) -> BaseException:
+        if number not in self._built:
+            if number in self._begun:
+                raise ValueError("a group within itself")
+            self._begun.add(number)
+            self._built[number] = self._new(self._nodes[number])
+        return self._built[number]
+
+    def _new(self, node: Node) -> BaseException:
+        members = [self._one(n) for n in node["group"] if n is not None]
+        try:
+            kind = _checked(self._find_type(node), node)
+            base = _builtin_base(kind)  # its own __new__ and __init__: none of the user's run
+            if node["args"] is None or node["state"] is None:
+                raise TypeError("its arguments or state could not be sent")
+            args, state = self._loads(node["args"]), self._loads(node["state"])
+            if members:
+                (message,) = args
+                return _restore(base.__new__(kind, message, members), state)
+            error = base.__new__(kind, *args)
+            base.__init__(error, *args)
+            return _restore(error, state)
+        except Exception as why:
+            return _stand_in(node, self._text, why)
 
 
 def _restore(error: BaseException, state: Any) -> BaseException:
@@ -164,14 +213,17 @@ def _restore(error: BaseException, state: Any) -> BaseException:
     return error
 
 
-def _find_type(node: Node) -> type[BaseException]:
+def _find_type(node: Node) -> Any:
     if node["class"] is not None:
-        kind = values.loads(node["class"])
-    else:
-        module, _, qualname = node["type"].partition(":")
-        kind = importlib.import_module(module)
-        for part in qualname.split("."):
-            kind = getattr(kind, part)
+        return values.loads(node["class"])
+    module, _, qualname = node["type"].partition(":")
+    kind: Any = importlib.import_module(module)
+    for part in qualname.split("."):
+        kind = getattr(kind, part)
+    return kind
+
+
+def _checked(kind: Any, node: Node) -> type[BaseException]:
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise TypeError(f"{node['type']} is no exception type here")
     if not issubclass(kind, Exception):
@@ -187,6 +239,8 @@ def _stand_in(node: Node, text: str, why: Exception) -> RemoteError:
         text=node["text"],
         traceback=text,
     )
+    for note in node.get("notes", ()):
+        error.add_note(note)
     return error
 
 

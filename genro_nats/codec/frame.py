@@ -95,6 +95,7 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
+    DATA = 4096  # body, checkpoint and answers are of the data codec, not pickles
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 

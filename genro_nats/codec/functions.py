@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import MAX_NAME
 from genro_nats.errors import CodecError, ExecutorError, FunctionNotFoundError
 
@@ -21,6 +22,7 @@ __all__ = [
     "FunctionRef",
     "find_object",
     "importable",
+    "is_decorated",
     "label",
     "not_a_generator",
     "reference",
@@ -154,12 +156,13 @@ def _registered(name: str) -> Callable[..., Any] | None:
     """The plain function that a decorator gave this name, in any module that is imported."""
     for module in list(sys.modules.values()):
         for value in list(getattr(module, "__dict__", {}).values()):
-            if _is_decorated(value) and (name == value.name or name in value.aliases):
+            if is_decorated(value) and (name == value.name or name in value.aliases):
                 return unwrap(value)  # type: ignore[no-any-return]
     return None
 
 
-def _is_decorated(value: Any) -> bool:
+def is_decorated(value: Any) -> bool:
+    """Does it stand for a function of a pool?"""
     # Looking at attributes of whatever stands in modules could run code of theirs.
     return type(value).__module__.startswith("genro_nats.") and TARGET in getattr(value, "__dict__", ())
 
@@ -192,11 +195,19 @@ def _standing(name: str) -> Callable[..., Any]:
 
 
 class FunctionCache:
-    """The functions a child has resolved or unpickled, the most recently used kept."""
+    """The functions a child has resolved or unpickled, the most recently used kept.
+
+    ``codecs``: what the child takes from the wire. ``strict``: registered functions only.
+    """
 
     def __init__(self, limit: int = 512) -> None:
+        self.codecs = Codecs(whose="this worker")
+        self.strict = False
         self._limit = limit
         self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+
+    def require_carried(self, carried: Any) -> None:
+        """May these context variables be set? Here all may."""
 
     def get(self, name: bytes, blob: bytes | None, at: str = "") -> Callable[..., Any]:
         """The function of a reference; ``at``: see ``resolve``. Raises FunctionNotFoundError or DecodeError."""

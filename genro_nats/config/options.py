@@ -85,6 +85,11 @@ class PoolOptions:
     imports: tuple[str, ...] = _option(
         (), "modules that children import before their first call", rules.modules()
     )
+    codec: Literal["pickle", "data"] = _option(
+        "pickle",
+        "how values travel: any object, or data only, which is never unpickled (needs genro-nats[data])",
+        rules.choice("pickle", "data"),
+    )
     events: Any = _option(  # noqa: RUF009
         None, "who is told of the pool's events", optional(rules.observer())
     )
@@ -133,6 +138,19 @@ class PoolOptions:
     replicas: int = _option(1, "servers that hold each stream of the pool's tasks", rules.whole(1, 5), _NATS)
     storage: Literal["file", "memory"] = _option(
         "file", "where the servers keep the pool's tasks", rules.choice("file", "memory"), _NATS
+    )
+
+    only_registered: bool = _option(
+        False,
+        "a worker runs decorated and listed functions only, and takes data only from its callers",
+        rules.flag(),
+        _NATS,
+    )
+    allow: tuple[str, ...] = _option(
+        (),
+        "functions and context variables, beside decorated ones, that a worker with only_registered lets be used",
+        rules.names(),
+        _NATS,
     )
 
     subject: str | None = _option(

@@ -20,6 +20,7 @@ __all__ = [
     "flag",
     "initializer",
     "modules",
+    "names",
     "observer",
     "optional",
     "path",
@@ -151,6 +152,16 @@ def modules() -> Rule:
         return tuple(_require(name, _is_dotted(name)) for name in names)
 
     return Rule("names of modules, in a list or separated by commas", parse)
+
+
+def names() -> Rule:
+    """``module:name`` or ``module:*``, in a list or separated by commas."""
+
+    def parse(value: Any) -> tuple[str, ...]:
+        found = [name.strip() for name in value.split(",")] if isinstance(value, str) else _items(value)
+        return tuple(_require(name, _is_import(str(name).replace(":*", ":all"))) for name in found)
+
+    return Rule("'package.module:name' or 'package.module:*', in a list or separated by commas", parse)
 
 
 def sequence() -> Rule:

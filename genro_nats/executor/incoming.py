@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.executor.wire import load_progress, load_reply, load_value
 from genro_nats.message import STREAM_WINDOW, ProgressUpdate
@@ -26,8 +27,9 @@ class ItemBuffer:
     frames. The generator may be ``STREAM_WINDOW`` items ahead of who takes them.
     """
 
-    def __init__(self, begin: Callable[[ItemBuffer], Control]) -> None:
+    def __init__(self, begin: Callable[[ItemBuffer], Control], codecs: Codecs) -> None:
         self._begin = begin
+        self._codecs = codecs
         self._control: Control | None = None
         self._frames: deque[Frame] = deque()
         self._error: BaseException | None = None
@@ -52,13 +54,13 @@ class ItemBuffer:
     def _take(self, frame: Frame) -> Any:
         if frame.kind != FrameKind.ITEM:
             self._ended = True
-            load_reply(frame)
+            load_reply(frame, self._codecs)
             raise StopAsyncIteration
         self._taken += 1
         if self._taken >= STREAM_WINDOW // 2:
             self._grant(self._taken)
             self._taken = 0
-        return load_value(frame)
+        return load_value(frame, self._codecs)
 
     def _grant(self, count: int) -> None:
         if self._control is not None:
@@ -89,11 +91,11 @@ class ItemBuffer:
         self._arrived.set()
 
 
-def tell_progress(listener: Callable[[ProgressUpdate], object] | None, frame: Frame) -> None:
+def tell_progress(listener: Callable[[ProgressUpdate], object] | None, frame: Frame, codecs: Codecs) -> None:
     """Call a progress listener; its errors are logged, not the call's."""
     if listener is None:
         return
     try:
-        listener(load_progress(frame))
+        listener(load_progress(frame, codecs))
     except Exception:
         log.exception("on_progress raised")

@@ -65,7 +65,7 @@ class NatsEngine:
         self._subjects = pool_subjects(options.prefix, options.subject)
         self._inbox = caller_inbox(options.prefix, os.urandom(12).hex())
         self._fail_fast = options.overload == "fail"
-        self._encoder = CallEncoder()
+        self._encoder = CallEncoder(options.codec, name)
         self._pending: dict[bytes, Pending] = {}
         self._refusal: ConfigurationError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -92,6 +92,7 @@ class NatsEngine:
             self._acks,
             self._transfer,
             options.max_payload_size,
+            self._encoder.codecs,
             self._refused,
             self._broken,
         )
@@ -150,7 +151,7 @@ class NatsEngine:
         pending = self._begin(call, None)
         try:
             await self._publish(pending)
-            return load_reply(await pending.outcome)
+            return load_reply(await pending.outcome, self._encoder.codecs)
         except asyncio.CancelledError:
             self._cancel_remote(pending)
             raise
@@ -159,7 +160,7 @@ class NatsEngine:
 
     def stream(self, call: Call) -> ItemBuffer:
         """The items of a generator function."""
-        return ItemBuffer(lambda items: self._begin_stream(call, items))
+        return ItemBuffer(lambda items: self._begin_stream(call, items), self._encoder.codecs)
 
     def _begin(self, call: Call, items: ItemBuffer | None) -> Pending:
         flags = Flag.STREAM if items is not None else 0

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from genro_nats.codec.assembly import FrameAssembly
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
 from genro_nats.codec.reference import Reference, referred
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE
@@ -46,6 +47,7 @@ class Replies:
         acks: Acks,
         transfer: Transfer,
         limit: int,
+        codecs: Codecs,
         on_refused: Callable[[Pending], None],
         on_broken: Callable[[Pending, Exception], None],
     ) -> None:
@@ -54,6 +56,7 @@ class Replies:
         self._acks = acks
         self._transfer = transfer
         self._limit = limit
+        self._codecs = codecs
         self._on_refused = on_refused
         self._on_broken = on_broken
         self._loop = asyncio.get_running_loop()
@@ -112,7 +115,7 @@ class Replies:
         elif frame.kind == FrameKind.ITEM and pending.items is not None:
             pending.items.put(frame)
         elif frame.kind == FrameKind.PROGRESS:
-            tell_progress(pending.call.on_progress, frame)
+            tell_progress(pending.call.on_progress, frame, self._codecs)
 
     async def _pull(self, pending: Pending, announced: Frame, worker: str) -> None:
         """Pull what a frame refers to, and go on with that in its place."""

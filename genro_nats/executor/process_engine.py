@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
-from genro_nats.codec.functions import find_object
+from genro_nats.codec.functions import find_object, label
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.executor.children.child import Child
@@ -27,19 +28,24 @@ __all__ = ["ProcessEngine", "initial_call", "pool_plan", "run_named"]
 class _LocalWork(Work):
     """A call whose reply resolves a future."""
 
-    __slots__ = ("on_progress", "outcome")
+    __slots__ = ("codecs", "on_progress", "outcome")
 
     def __init__(
-        self, *args: Any, on_progress: Callable[[ProgressUpdate], object] | None = None, **kw: Any
+        self,
+        *args: Any,
+        codecs: Codecs,
+        on_progress: Callable[[ProgressUpdate], object] | None = None,
+        **kw: Any,
     ) -> None:
         super().__init__(*args, **kw)
+        self.codecs = codecs
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.on_progress = on_progress
 
     def received(self, kind: int, data: Buffer) -> None:
         frame, _ = decode(data)
         if kind == FrameKind.PROGRESS:
-            tell_progress(self.on_progress, frame)
+            tell_progress(self.on_progress, frame, self.codecs)
         elif not self.outcome.done():
             self.outcome.set_result(frame)
 
@@ -96,8 +102,8 @@ class ProcessEngine:
 
     def __init__(self, options: PoolOptions, *, name: str, kind: str, hints: Sequence[str] = ()) -> None:
         self._name = name
-        self._encoder = CallEncoder()
-        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints, encoder=self._encoder))
+        self._encoder = CallEncoder(options.codec, name)
+        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints))
 
     async def start(self) -> None:
         """Start the children. Raises as ``ChildPool.start``, or what the initializer raised."""
@@ -122,18 +128,19 @@ class ProcessEngine:
         work = self._work(call, parts, name, deadline)
         self._pool.run(work)
         try:
-            return load_reply(await work.outcome)
+            return load_reply(await work.outcome, self._encoder.codecs)
         except asyncio.CancelledError:
             self._pool.cancel(work, ExecutorError("The call was cancelled."))
             raise
 
     def _work(self, call: Call, parts: Sequence[Buffer], name: bytes, deadline: float) -> _LocalWork:
-        on_progress, task = call.on_progress, call.task
+        task = call.task
+        more: dict[str, Any] = {"on_progress": call.on_progress, "codecs": self._encoder.codecs}
         if task is None:
-            local = _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+            local = _LocalWork(call.id, parts, name, deadline=deadline, **more)
             local.stated = call.stated
             return local
-        work = _TaskWork(call.id, parts, name, deadline=deadline, on_progress=on_progress, task=task)
+        work = _TaskWork(call.id, parts, name, deadline=deadline, task=task, **more)
         work.stated = call.stated
         task.when_asked(lambda: self._post(self._ask, work))
         return work
@@ -147,7 +154,7 @@ class ProcessEngine:
 
     def stream(self, call: Call) -> ItemBuffer:
         """The items of a generator function."""
-        return ItemBuffer(lambda items: self._begin_stream(call, items))
+        return ItemBuffer(lambda items: self._begin_stream(call, items), self._encoder.codecs)
 
     def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
         timeout = call.timeout
@@ -155,6 +162,7 @@ class ProcessEngine:
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
         work.items, work.on_progress, work.stated = items, call.on_progress, call.stated
+        work.codecs = self._encoder.codecs
         self._pool.run(work)
 
         def control(frame: Frame) -> None:
@@ -172,14 +180,15 @@ class ProcessEngine:
 
 
 class _StreamWork(Work):
-    __slots__ = ("items", "on_progress")
+    __slots__ = ("codecs", "items", "on_progress")
     items: ItemBuffer
+    codecs: Codecs
     on_progress: Callable[[ProgressUpdate], object] | None
 
     def received(self, kind: int, data: Buffer) -> None:
         frame, _ = decode(data)
         if kind == FrameKind.PROGRESS:
-            tell_progress(self.on_progress, frame)
+            tell_progress(self.on_progress, frame, self.codecs)
         else:
             self.items.put(frame)
 
@@ -194,15 +203,21 @@ def pool_plan(
     kind: str,
     hints: Sequence[str] = (),
     address: str = "",
-    encoder: CallEncoder | None = None,
     on_event: Callable[..., object] | None = None,
 ) -> PoolPlan:
     """The plan of a pool of children with these options."""
     mode, slots = _mode(options, kind)
     setup = ChildSetup(
-        mode=mode, slots=slots, pool=name, address=address, max_memory=options.max_memory_per_child
+        mode=mode,
+        slots=slots,
+        pool=name,
+        address=address,
+        max_memory=options.max_memory_per_child,
+        only_registered=options.only_registered,
+        allow=options.allow,
+        initial=label(options.initializer if callable(options.initializer) else run_named),
     )
-    encoder = encoder or CallEncoder()
+    encoder = CallEncoder("data" if options.only_registered else "pickle", name)
     initializer = None
     if options.initializer is not None:
         function, arguments = options.initializer, options.initargs
@@ -217,7 +232,7 @@ def pool_plan(
         setup=setup,
         spares=options.spares,
         max_tasks=options.max_tasks_per_child,
-        imports=options.imports,
+        imports=(*options.imports, *(options.allow if options.only_registered else ())),
         hints=hints,
         initializer=initializer,
         cancel_grace=options.cancel_grace,
@@ -242,12 +257,12 @@ def initial_call(
     args = arguments if callable(initializer) else (initializer, *arguments)
     call = Call(function, args, {})
     name, parts = encoder.encode(call, inf)
-    work = _LocalWork(call.id, parts, name)
-    return work, asyncio.ensure_future(_value(work.outcome))
+    work = _LocalWork(call.id, parts, name, codecs=encoder.codecs)
+    return work, asyncio.ensure_future(_value(work.outcome, encoder.codecs))
 
 
-async def _value(outcome: asyncio.Future[Frame]) -> Any:
-    return load_reply(await outcome)
+async def _value(outcome: asyncio.Future[Frame], codecs: Codecs) -> Any:
+    return load_reply(await outcome, codecs)
 
 
 def run_named(name: str, *args: Any) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from genro_nats.codec import values
-from genro_nats.codec.exceptions import load_error
+from genro_nats.codec.codecs import Codec, Codecs, codec_named
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
-from genro_nats.codec.functions import FunctionRef, label, reference
+from genro_nats.codec.functions import FunctionRef, importable, label, reference
 from genro_nats.errors import CodecError
 from genro_nats.message import Call, ProgressUpdate, TaskRun
 
@@ -19,13 +18,21 @@ __all__ = ["CallEncoder", "load_progress", "load_reply", "load_value", "pack"]
 
 
 class CallEncoder:
-    """Makes call frames; remembers which functions are known by name."""
+    """Makes call frames; remembers which functions are known by name.
 
-    def __init__(self) -> None:
+    ``codec``: the option of that name. ``codecs`` is what is taken for answers.
+    """
+
+    def __init__(self, codec: str = "pickle", pool: str = "") -> None:
+        self.codec = codec_named(codec)
+        self.codecs = Codecs(only_data=codec == "data", whose=f"pool '{pool}'" if pool else "this pool")
         self._by_name: WeakKeyDictionary[Callable[..., Any], FunctionRef] = WeakKeyDictionary()
 
     def reference(self, function: Callable[..., Any]) -> FunctionRef:
         """The function's reference. Raises CodecError when it can't be sent."""
+        if self.codecs.only_data and not self.codecs.knows(function):
+            _require_name(function)
+            self.codecs.learn(function)
         try:
             found = self._by_name.get(function)
         except TypeError:  # neither hashable nor weakly referable: a callable instance, say
@@ -49,7 +56,8 @@ class CallEncoder:
     def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
         """The call as a frame. Raises as ``encode``."""
         name, blob = self.reference(call.function)
-        body, buffers = _arguments(call)
+        body, buffers = _arguments(call, self.codec)
+        flags |= self.codec.flag
         if blob is not None:
             flags |= Flag.BY_VALUE
             buffers.insert(0, blob)
@@ -84,33 +92,43 @@ def _meta(call: Call) -> bytes:
     return json.dumps(facts).encode()
 
 
-def pack(call: Call) -> None:
-    """Pickle the arguments now, so that nothing that becomes of them later changes the call.
+def _require_name(function: Callable[..., Any]) -> None:
+    name = label(function)
+    if not importable(function, name):
+        raise CodecError(
+            f"The function {name} can't be sent: a pool with codec='data' sends no function, it only names one. "
+            "Define it at the top of an importable module, and name that with --import where it runs.",
+            function=name,
+        )
+
+
+def pack(call: Call, codec: Codec) -> None:
+    """Encode the arguments now, so that nothing that becomes of them later changes the call.
 
     Raises:
         CodecError: one of them can't be pickled; the text names it.
     """
     if call.packed is None:
-        body, buffers = _arguments(call)
+        body, buffers = _arguments(call, codec)
         call.packed = body, [bytes(b) if isinstance(b, bytes) else bytearray(b) for b in buffers]
         call.args, call.kwargs, call.carried = (), {}, ()
 
 
-def _arguments(call: Call) -> tuple[bytes, list[Buffer]]:
+def _arguments(call: Call, codec: Codec) -> tuple[bytes, list[Buffer]]:
     if call.packed is not None:
         body, buffers = call.packed
         return body, list(buffers)
     try:
-        return values.dumps_call(call.args, call.kwargs, call.carried)
+        return codec.dumps_call(call.args, call.kwargs, call.carried)
     except CodecError as error:
-        raise _named(call, error) from error.__cause__
+        raise _named(call, error, codec) from error.__cause__
 
 
-def _named(call: Call, error: CodecError) -> CodecError:
+def _named(call: Call, error: CodecError, codec: Codec) -> CodecError:
     """The same error, saying which argument it was."""
     for name, value in _by_parameter(call):
         try:
-            values.dumps(value)
+            codec.dumps(value)
         except CodecError as culprit:
             function = label(call.function)
             return CodecError(
@@ -129,18 +147,18 @@ def _by_parameter(call: Call) -> list[tuple[str, Any]]:
         return [*((str(n), value) for n, value in enumerate(call.args)), *call.kwargs.items(), *call.carried]
 
 
-def load_value(frame: Frame) -> Any:
+def load_value(frame: Frame, codecs: Codecs) -> Any:
     """The value in a reply or stream item. Raises DecodeError."""
-    return values.loads(frame.body, frame.buffers)
+    return codecs.loads(frame.flags, frame.body, frame.buffers)
 
 
-def load_reply(frame: Frame) -> Any:
+def load_reply(frame: Frame, codecs: Codecs) -> Any:
     """The value of a reply frame; raises what an error frame holds."""
     if frame.kind == FrameKind.REPLY:
-        return load_value(frame)
-    raise load_error(frame.body)
+        return load_value(frame, codecs)
+    raise codecs.load_error(frame.flags, frame.body)
 
 
-def load_progress(frame: Frame) -> ProgressUpdate:
+def load_progress(frame: Frame, codecs: Codecs) -> ProgressUpdate:
     """The progress in a frame. Raises DecodeError."""
-    return ProgressUpdate(*load_value(frame))
+    return ProgressUpdate(*load_value(frame, codecs))

@@ -35,6 +35,7 @@ class HeldCall:
     def __init__(self, call: Call, encoder: CallEncoder, begin: Run) -> None:
         self.function = label(call.function)
         self.id = call.id.hex()
+        self._codecs = encoder.codecs
         self.done = Signal()
         self._timeout, self._stated = call.timeout, call.stated
         self._begin = begin
@@ -46,7 +47,7 @@ class HeldCall:
         post = caller_post()
 
         def send(parts: list[Buffer]) -> None:
-            post(tell_progress, call.on_progress, _travel(parts))
+            post(tell_progress, call.on_progress, _travel(parts), encoder.codecs)
 
         self.context: CallContext = describe(self._frame, call.pool, "", send)
 
@@ -110,7 +111,7 @@ class HeldCall:
         """Its value; raises what it raised. Once it is done."""
         if self._reply is None:
             raise self._error or ExecutorError(f"{self.function} has no outcome.")
-        return load_reply(self._reply)
+        return load_reply(self._reply, self._codecs)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.function} {self.id}>"
@@ -147,7 +148,8 @@ class HeldStream(HeldCall):
             raise self._error
         if frame is None:
             raise StopAsyncIteration
-        return load_value(frame) if frame.kind == FrameKind.ITEM else load_reply(frame)
+        load = load_value if frame.kind == FrameKind.ITEM else load_reply
+        return load(frame, self._codecs)
 
     async def _received(self) -> None:
         await self.done.wait()

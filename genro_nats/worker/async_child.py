@@ -16,13 +16,13 @@ from contextvars import Context
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
-from genro_nats.codec.functions import FunctionCache, not_a_generator
+from genro_nats.codec.functions import not_a_generator
 from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import Pipe
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
-from genro_nats.worker.setup import MemoryLimit
+from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, pump
 
 __all__ = ["AsyncChild"]
@@ -45,7 +45,7 @@ class AsyncChild:
     def __init__(self, pipe: socket.socket, setup: ChildSetup) -> None:
         self._sock = pipe
         self._setup = setup
-        self._cache = FunctionCache()
+        self._cache = function_cache(setup)
         self._memory = MemoryLimit(setup.max_memory)
         self._running: dict[bytes, _Running] = {}
         self._threads = ThreadPoolExecutor(min(setup.slots, 64), thread_name_prefix=setup.pool or "call")

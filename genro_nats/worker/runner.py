@@ -9,17 +9,15 @@ children (``child.py``, ``async_child.py``) differ only in what runs between.
 from __future__ import annotations
 
 import json
-import pickle
 import time
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
-from genro_nats.codec import values
-from genro_nats.codec.exceptions import dump_error
+from genro_nats.codec.codecs import codec_of, refusal
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
-from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, Retry
+from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, NotAllowedError, Retry
 from genro_nats.message import CallContext, ProgressUpdate, running_call
 from genro_nats.tasks.retry import type_names
 
@@ -53,24 +51,36 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
 
     Raises:
         FunctionNotFoundError, DecodeError: as their texts say.
+        NotAllowedError: this child runs registered functions only, and this is none, or no data.
     """
+    codecs, flags = cache.codecs, frame.flags
+    if cache.strict and (refused := refusal(flags)) is not None:
+        raise refused
     buffers = frame.buffers
     blob = None
     if frame.flags & Flag.BY_VALUE:
         if not buffers:
             raise DecodeError("A call by value without its function.")
         blob, buffers = bytes(buffers[0]), buffers[1:]
-    checkpointed = None
+    checkpointed: Any = None
     if frame.flags & Flag.CHECKPOINT:
         if not buffers:
             raise DecodeError("A call with a checkpoint that is missing.")
-        checkpointed, buffers = values.loads(buffers[-1]), buffers[:-1]
+        checkpointed, buffers = buffers[-1], buffers[:-1]
     function = cache.get(frame.name, blob, _standing(frame) if frame.flags & Flag.TASK else "")
-    packed = values.loads(frame.body, buffers)
+    if flags & Flag.DATA:
+        codecs.learn(function)
+    if checkpointed is not None:
+        checkpointed = codecs.loads(flags, checkpointed)
+    packed = codecs.loads(flags, frame.body, buffers)
     frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
         args, kwargs, *carried = packed
-        return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)
+        if not isinstance(args, list | tuple) or not isinstance(kwargs, dict):
+            raise TypeError
+        if cache.strict and carried:
+            cache.require_carried(carried[0])
+        return Opened(function, tuple(args), kwargs, carried[0] if carried else [], checkpointed)
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's arguments are not packed as expected.") from error
 
@@ -84,17 +94,17 @@ def describe(
 ) -> CallContext:
     """What ``current_call()`` shows while this frame's call runs; ``look``: hear of a cancel. Raises DecodeError."""
     facts = _facts(frame)
-    call_id = frame.id
+    call_id, flags = frame.id, frame.flags
     listener = keep = None
     if frame.flags & Flag.PROGRESS:
 
         def listener(update: ProgressUpdate) -> None:
-            send(progress_frame(call_id, update))
+            send(progress_frame(call_id, update, flags))
 
     if frame.flags & Flag.TASK:
 
         def keep(value: Any) -> None:
-            send(_checkpoint_frame(call_id, value))
+            send(_checkpoint_frame(call_id, value, flags))
 
     return CallContext(
         str(facts.get("id", "")) or call_id.hex(),
@@ -158,7 +168,8 @@ def _find_variable(name: str) -> ContextVar[Any]:
 def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> list[Buffer]:
     """The reply frame with a result, or an error reply when the result can't be pickled."""
     try:
-        body, buffers = values.dumps(values.lift(value))
+        codec = codec_of(frame.flags)
+        body, buffers = codec.dumps(value)
     except CodecError as error:
         name = frame.name.decode(errors="replace")
         wrapped = CodecError(f"The result of {name} can't be sent back: {error}", function=name)
@@ -166,21 +177,34 @@ def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> lis
     except BaseException as error:  # a __reduce__ may raise anything
         return error_reply(frame, error, started, flags)
     seconds = time.monotonic() - started
+    flags |= codec.flag
     return chunks(Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags))
 
 
 def item_frame(frame: Frame, value: Any) -> list[Buffer]:
     """One item of a stream. Raises CodecError when it can't be pickled."""
-    body, buffers = values.dumps(values.lift(value))
-    return chunks(Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers))
+    codec = codec_of(frame.flags)
+    body, buffers = codec.dumps(value)
+    return chunks(Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers, flags=codec.flag))
 
 
 def error_reply(frame: Frame, error: BaseException, started: float, flags: int = 0) -> list[Buffer]:
     """The error frame of whatever a call raised."""
     seconds = time.monotonic() - started
     kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
-    meta = _task_error(error, frame) if frame.flags & Flag.TASK else b""
-    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, dump_error(error), (), flags, 0, seconds))
+    meta = _task_error(error, frame) if frame.flags & Flag.TASK else _refused(error)
+    codec = codec_of(frame.flags)
+    body, flags = codec.dump_error(error), flags | codec.flag
+    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, body, (), flags, 0, seconds))
+
+
+def _refused(error: BaseException) -> bytes:
+    """Tells the parent, which opens no body, why the call was not taken."""
+    return (
+        json.dumps({"refused": error.fields.get("reason")}).encode()
+        if isinstance(error, NotAllowedError)
+        else b""
+    )
 
 
 def _task_error(error: BaseException, frame: Frame) -> bytes:
@@ -194,17 +218,18 @@ def _task_error(error: BaseException, frame: Frame) -> bytes:
     if isinstance(error, FunctionNotFoundError):
         names = frame.name.decode(errors="replace"), _facts(frame).get("at")
         facts["missing"] = error.fields.get("function") in names
+    if isinstance(error, NotAllowedError):
+        facts["refused"] = error.fields.get("reason")
     return json.dumps(facts).encode()
 
 
-def _checkpoint_frame(call_id: bytes, value: Any) -> list[Buffer]:
-    body, buffers = values.dumps(value)
-    if buffers:  # it travels inside another frame: in one piece
-        body = pickle.dumps(value, 5)
-    return chunks(Frame(FrameKind.CHECKPOINT, call_id, body=body))
+def _checkpoint_frame(call_id: bytes, value: Any, flags: int) -> list[Buffer]:
+    codec = codec_of(flags)  # it travels inside another frame: in one piece
+    return chunks(Frame(FrameKind.CHECKPOINT, call_id, body=codec.dumps_whole(value), flags=codec.flag))
 
 
-def progress_frame(call_id: bytes, update: ProgressUpdate) -> list[Buffer]:
-    """A progress message to the caller."""
-    body, buffers = values.dumps((update.fraction, update.text, update.data))
-    return chunks(Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers))
+def progress_frame(call_id: bytes, update: ProgressUpdate, flags: int = 0) -> list[Buffer]:
+    """A progress message to the caller of a call with these flags."""
+    codec = codec_of(flags)
+    body, buffers = codec.dumps([update.fraction, update.text, update.data])
+    return chunks(Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers, flags=codec.flag))

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from math import inf, isnan
 from typing import Any, Final
 
-from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import (
     Buffer,
     Flag,
@@ -26,7 +25,6 @@ from genro_nats.codec.frame import (
     name_of,
     peek,
 )
-from genro_nats.codec.functions import label
 from genro_nats.codec.ids import batches, split_ids
 from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
@@ -49,6 +47,7 @@ from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
+from genro_nats.worker.trust import Trust, error_frame, flags_in
 
 __all__ = ["PoolService"]
 
@@ -63,7 +62,7 @@ _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their c
 class _RemoteWork(Work):
     """A call that came over NATS."""
 
-    __slots__ = ("caller", "pulling", "reply", "service", "since", "size")
+    __slots__ = ("caller", "flags", "pulling", "reply", "service", "since", "size")
 
     def __init__(self, service: PoolService, message: Message, head: Head, now: float, size: int) -> None:
         deadline = now + head.seconds if head.seconds != inf else inf
@@ -72,6 +71,7 @@ class _RemoteWork(Work):
             head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream
         )
         self.service = service
+        self.flags = head.flags
         self.reply = message.reply
         self.caller = message.reply.rpartition(".")[0]
         self.since = now
@@ -85,7 +85,7 @@ class _RemoteWork(Work):
             self.service.post(self, data)
 
     def failed(self, error: Exception) -> None:
-        self.service.answer(self, _error_frame(self.id, error))
+        self.service.answer(self, error_frame(self.id, error, self.flags))
 
 
 class PoolService:
@@ -105,6 +105,7 @@ class PoolService:
         self._connection = connection
         self._outbox = outbox
         self._transfer = transfer
+        self.trust = Trust(options.only_registered, events)
         self._size_limit = options.max_payload_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
@@ -188,7 +189,7 @@ class PoolService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
-        return {"subject": self.subject, **self.counts, **self.children.facts()}
+        return {"subject": self.subject, **self.counts, **self.trust.facts(), **self.children.facts()}
 
     # -- calls --------------------------------------------------------------
 
@@ -201,6 +202,7 @@ class PoolService:
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
+            self.trust.require(head.flags)
             reference = None
             if head.flags & Flag.REFERRED:
                 reference = reference_in(message.data, self._size_limit)
@@ -256,7 +258,7 @@ class PoolService:
             id = bytes.fromhex(message.reply.rpartition(".")[2])
         except ValueError:
             id = bytes(16)
-        frame = _error_frame(id if len(id) == 16 else bytes(16), error)
+        frame = error_frame(id if len(id) == 16 else bytes(16), error, flags_in(message.data))
         self._outbox.post(message.reply, message.reply, frame)
 
     def _refuse(self, reply: str, id: bytes) -> None:
@@ -277,7 +279,7 @@ class PoolService:
         try:
             self._outlet.check(work.key.decode(errors="replace"), frame)
         except PayloadTooLargeError as error:
-            frame = _error_frame(work.id, error)
+            frame = error_frame(work.id, error, work.flags)
         if frame[3] == FrameKind.REPLY:
             self.counts["completed"] += 1
         else:
@@ -288,6 +290,7 @@ class PoolService:
 
     def _failed(self, work: _RemoteWork, frame: Buffer) -> None:
         self.counts["failed"] += 1
+        self.trust.note(frame)
         error = name_of(frame, peek(frame)).decode(errors="replace")
         function = work.key.decode(errors="replace")
         self._events("call.failed", function=function, error=error, call=work.id.hex())
@@ -365,7 +368,3 @@ class PoolService:
 
 def _nothing() -> None:
     pass
-
-
-def _error_frame(id: bytes, error: Exception) -> bytes:
-    return encode(Frame(FrameKind.ERROR, id, name=label(type(error)).encode(), body=dump_error(error)))

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from genro_nats.codec.frame import Flag
-from genro_nats.executor.children.setup import OWNER_SIGNALS
+from genro_nats.codec.functions import FunctionCache
+from genro_nats.codec.registered import RegisteredFunctions, require_listed
+from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup
 from genro_nats.message import mark_child
 
-__all__ = ["MemoryLimit", "die_with_parent", "preload", "prepare_child", "resident"]
+__all__ = ["MemoryLimit", "die_with_parent", "function_cache", "preload", "prepare_child", "resident"]
 
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _MEMORY_INTERVAL: Final = 0.05  # seconds between two looks at the memory in use
@@ -58,15 +60,26 @@ def _reseed() -> None:
         numpy_random.seed()
 
 
+def function_cache(setup: ChildSetup) -> FunctionCache:
+    """Where this child finds its functions, and what it takes from the wire."""
+    if setup.only_registered:
+        return RegisteredFunctions(setup.allow, setup.initial)
+    return FunctionCache()
+
+
 def preload(start: dict[str, Any]) -> None:
-    """Import what a start message names, with its search path. Raises what the imports raise."""
+    """Import what a start message names, with its search path.
+
+    Raises what the imports raise, ConfigurationError for a "module:name" that is not there.
+    """
     sys.path[:] = start["path"]
     for module in start["hints"]:
         # The calls themselves will say what is wrong with these.
         with contextlib.suppress(BaseException):
             importlib.import_module(module)
     for module in start["imports"]:
-        importlib.import_module(module)
+        importlib.import_module(module.partition(":")[0])
+    require_listed(name for name in start["imports"] if ":" in name)
 
 
 class MemoryLimit:

@@ -18,12 +18,11 @@ from contextvars import Context
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
-from genro_nats.codec.functions import FunctionCache
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import STREAM_WINDOW, CallContext
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, open_call, value_reply
-from genro_nats.worker.setup import MemoryLimit
+from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import as_iterator, pump
 
 __all__ = ["SyncChild"]
@@ -36,7 +35,7 @@ class SyncChild:
         self._pipe = pipe
         self._tokens = tokens
         self._setup = setup
-        self._cache = FunctionCache()
+        self._cache = function_cache(setup)
         self._memory = MemoryLimit(setup.max_memory)
         self._waiting: deque[tuple[Buffer, bool]] = deque()
         self._reading = threading.Lock()  # threads of the function may ask whether it is cancelled

@@ -18,13 +18,12 @@ from functools import partial
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
-from genro_nats.codec.functions import FunctionCache
 from genro_nats.errors import CallTimeoutError, DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
-from genro_nats.worker.setup import MemoryLimit
+from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import ThreadGate, as_iterator, pump
 
 __all__ = ["ThreadedChild"]
@@ -36,7 +35,7 @@ class ThreadedChild:
     def __init__(self, pipe: BlockingPipe, setup: ChildSetup) -> None:
         self._pipe = pipe
         self._setup = setup
-        self._cache = FunctionCache()
+        self._cache = function_cache(setup)
         self._memory = MemoryLimit(setup.max_memory)
         self._writing = threading.Lock()
         self._running: dict[bytes, tuple[CallContext, ThreadGate]] = {}

@@ -97,6 +97,23 @@ def test_durable_tasks_on_a_worker(
     assert run(shop, "durable.py", GENRO_POOL_REPORTS=json.dumps(where)) == DURABLE
 
 
+def test_names_only(
+    shop: Path, nats_server: NatsServer, nats_worker: WorkerFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = re.findall(r"^\$ genro-nats worker (.*only-registered.*)$", TEXT, re.M)
+    parser = CommandParser(prog="worker")
+    import_module("genro_nats.cli.worker").add_arguments(parser)
+    assert parser.parse_args(line.split()).only_registered
+    monkeypatch.syspath_prepend(shop)
+    nats_worker("tasks.orders", prefix="names", imports=("orders",), only_registered=True, max_workers=1)
+    where = {"kind": "nats", **nats_server.options, "prefix": "names"}
+    assert run(shop, "trusting.py", GENRO_POOL_ORDERS=json.dumps(where)).split() == [
+        "10.00",
+        "function",
+        "CodecError",
+    ]
+
+
 def test_the_task_manager(shop: Path) -> None:
     assert run(shop, "managed.py").splitlines() == [
         "2 pages, attempt 1 False",

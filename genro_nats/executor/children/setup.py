@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -26,7 +26,8 @@ class ChildSetup:
 
     ``mode``: "sync", "threads" or "async"; ``slots``: calls that may run at
     once; ``pool`` and ``address``: what ``current_call()`` shows; ``max_memory``:
-    bytes above which the child asks to be replaced.
+    bytes above which the child asks to be replaced. ``only_registered``, ``allow``: which
+    functions it runs; ``initial``: the name of the call that its parent sends first, if any.
     """
 
     mode: str = "sync"
@@ -34,6 +35,9 @@ class ChildSetup:
     pool: str = ""
     address: str = ""
     max_memory: int | None = None
+    only_registered: bool = False
+    allow: Sequence[str] = ()
+    initial: str = ""
 
 
 def search_path() -> list[str]:

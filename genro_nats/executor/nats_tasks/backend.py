@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
@@ -53,17 +54,18 @@ class NatsTasks:
         assert options.subject is not None
         self._connection = connection
         self._options = options
+        self._codecs = encoder.codecs
         self._name = name
         self._subjects = subjects = TaskSubjects(options.prefix, options.subject)
         self._js = js = JetStream(connection, api_inbox(options.prefix, owner))
         self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
-        self._listening = Listening(connection, subjects, self._outcomes)
+        self._listening = Listening(connection, subjects, self._outcomes, encoder.codecs)
         wait = options.overload == "wait"
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
         self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
-        self._lookup = Lookup(js, subjects, store)
+        self._lookup = Lookup(js, subjects, store, encoder.codecs)
         self._outcomes.exists = self._lookup.status
         self._recurring = Recurring(js, subjects, self._submitter)
         self._graves = Graves(js, subjects, owner, self._submitter)
@@ -168,7 +170,7 @@ class NatsTasks:
         await self._look_at(id)
         stored = self._outcomes.known(id) or await self._settled(id, timeout)
         try:
-            return _value(id, stored)
+            return _value(id, stored, self._codecs)
         finally:
             if not stored.keep:
                 self._outcomes.forget(id)
@@ -247,12 +249,12 @@ class NatsTasks:
         return await self._there() and await self._graves.drop(id)
 
 
-def _value(id: str, stored: Stored) -> Any:
+def _value(id: str, stored: Stored, codecs: Codecs) -> Any:
     """The value of a settled task, or what it ended in, raised."""
     if stored.state is TaskState.CANCELLED:
         raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
     if len(stored.outcome):
-        return load_reply(decode(stored.outcome)[0])
+        return load_reply(decode(stored.outcome)[0], codecs)
     record = stored.record
     raise TaskFailedError(
         f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),

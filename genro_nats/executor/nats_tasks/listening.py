@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.executor.nats_tasks.lookup import read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.message import ProgressUpdate
@@ -19,7 +20,10 @@ __all__ = ["Listening"]
 class Listening:
     """Subscriptions that end with their tasks."""
 
-    def __init__(self, connection: Connection, subjects: TaskSubjects, outcomes: Outcomes) -> None:
+    def __init__(
+        self, connection: Connection, subjects: TaskSubjects, outcomes: Outcomes, codecs: Codecs
+    ) -> None:
+        self._codecs = codecs
         self._connection = connection
         self._subjects = subjects
         self._outcomes = outcomes
@@ -31,7 +35,7 @@ class Listening:
         """Tell ``listener`` of each progress of a task, until it is settled, or what is returned is called."""
 
         def heard(message: Message) -> None:
-            update = read_progress(message.data)
+            update = read_progress(message.data, self._codecs)
             if update is not None:
                 listener(update)
 

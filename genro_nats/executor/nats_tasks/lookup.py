@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import decode
 from genro_nats.errors import DecodeError, TaskNotFoundError
 from genro_nats.executor.nats_tasks.submit import run_id
@@ -33,7 +34,8 @@ _LISTED: Final = frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.CANCE
 class Lookup:
     """Reads states and queues."""
 
-    def __init__(self, js: JetStream, subjects: TaskSubjects, store: StateStore) -> None:
+    def __init__(self, js: JetStream, subjects: TaskSubjects, store: StateStore, codecs: Codecs) -> None:
+        self.codecs = codecs
         self._js = js
         self._subjects = subjects
         self._store = store
@@ -58,7 +60,7 @@ class Lookup:
     async def progress(self, id: str) -> ProgressUpdate | None:
         """The last progress that was stored."""
         found = await self._store.noted("note", "progress", id)
-        return None if found is None else read_progress(found)
+        return None if found is None else read_progress(found, self.codecs)
 
     async def waiting(self, id: str) -> TaskStatus:
         """The status of a task that nobody has begun. Raises TaskNotFoundError."""
@@ -142,10 +144,10 @@ class Lookup:
             seq = page[-1].seq + 1
 
 
-def read_progress(frame: bytes) -> ProgressUpdate | None:
+def read_progress(frame: bytes, codecs: Codecs) -> ProgressUpdate | None:
     """The progress in a stored frame; None for one that can't be read."""
     try:
-        return load_progress(decode(frame)[0])
+        return load_progress(decode(frame)[0], codecs)
     except (DecodeError, TypeError):
         return None
 

@@ -82,7 +82,7 @@ class Watch:
         self._put(status)
 
     def _progressed(self, message: Message) -> None:
-        update, last = read_progress(message.data), self._last
+        update, last = read_progress(message.data, self._lookup.codecs), self._last
         if update is None or (last is not None and last.settled):
             return
         if last is not None and last.state is TaskState.RUNNING:

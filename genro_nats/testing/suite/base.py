@@ -28,6 +28,7 @@ class Can(StrEnum):
     TELL_SYNC = "show a sync function that it was cancelled"
     COPY = "give the function copies of its arguments"
     IMPORT = "look functions up where they run"
+    SEND_FUNCTIONS = "send functions that stand in no module of the other side"
     SHARE_CONTEXT = "show the function every context variable of the caller"
     CARRY = "carry the context variables it was given"
     INITIALISE = "run an initializer given to the executor"

@@ -33,6 +33,8 @@ class CallTests(SuiteBase):
         assert await pool.submit(samples.add_async, 2, b=5) == 7
 
     async def test_functions_of_every_sort(self, pool: BaseExecutor) -> None:
+        assert await pool.submit(len, "four") == 4
+        self.need(Can.SEND_FUNCTIONS)
         offset = 100
 
         def closure(x: int) -> int:
@@ -48,9 +50,9 @@ class CallTests(SuiteBase):
         assert await pool.submit(samples.Scale(3).times, 5) == 15
         assert await pool.submit(samples.Scale(3).times_async, 5) == 15
         assert await pool.submit(samples.Scale(4), 5) == 20
-        assert await pool.submit(len, "four") == 4
 
     async def test_a_closure_is_sent_as_it_is_at_each_call(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         offset = 1
 
         def closure() -> int:
@@ -133,11 +135,13 @@ class FunctionTests(SuiteBase):
             await anyio.to_thread.run_sync(fail.call, -1)
 
     async def test_decorated_functions_travel(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         add = pool(samples.add)
         assert await pool.submit(lambda: add.local(1)) == 2
         assert await pool.submit(add, 4) == 5
 
     async def test_a_call_in_its_own_pool_runs_where_it_is_made(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         here = pool(samples.where)
 
         def outer() -> tuple[Any, Any]:
@@ -147,6 +151,7 @@ class FunctionTests(SuiteBase):
         assert inner_place == outer_place
 
     async def test_an_async_call_in_its_own_pool(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         add = pool(samples.add_async)
 
         async def outer() -> int:

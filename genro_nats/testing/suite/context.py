@@ -27,6 +27,7 @@ class ContextTests(SuiteBase):
             assert remaining == float("inf")
 
     async def test_a_call_inside_a_call_shares_its_trace(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         look = pool(samples.look)
 
         def outer() -> tuple[object, object]:
@@ -46,13 +47,9 @@ class ContextTests(SuiteBase):
         assert await pool.submit(samples.report)  # and nobody has to listen
 
     async def test_progress_of_a_stream(self, pool: BaseExecutor) -> None:
-        def steps() -> object:
-            samples.report()
-            yield 1
-
         seen: list[ProgressUpdate] = []
-        numbers = pool(steps).options(on_progress=seen.append)
-        assert [x async for x in numbers.stream()] == [1]  # type: ignore[misc,var-annotated]
+        numbers = pool(samples.report_and_yield).options(on_progress=seen.append)
+        assert [x async for x in numbers.stream()] == [1]
         await until(lambda: len(seen) == 2)
 
     async def test_a_listener_that_raises_breaks_nothing(self, pool: BaseExecutor) -> None:

@@ -36,13 +36,13 @@ class MapTests(SuiteBase):
     async def test_no_more_at_a_time_than_asked_for(self, pool: BaseExecutor, marks: Marks) -> None:
         given = 0
 
-        def items() -> Iterator[str]:
+        def items() -> Iterator[tuple[str, str]]:
             nonlocal given
             for n in range(9):
                 given += 1
-                yield str(n)
+                yield marks.path, str(n)
 
-        crowd = pool(lambda name, path=marks.path: samples.crowd(path, name))
+        crowd = pool(samples.crowd_at)
 
         async def results() -> list[int]:
             return [x async for x in crowd.map(items(), concurrency=3)]
@@ -77,10 +77,8 @@ class MapTests(SuiteBase):
         assert await pool.submit(samples.add, 1) == 2
 
     async def test_leaving_early_cancels_what_is_in_flight(self, pool: BaseExecutor, marks: Marks) -> None:
-        def work(n: int, path: str = marks.path) -> object:
-            return samples.hold_async(path, str(n)) if n else samples.pause()
-
-        async with pool.map(work, range(100), concurrency=2) as results:
+        places = ((n, marks.path) for n in range(100))
+        async with pool.map(samples.hold_others, places, concurrency=2) as results:
             await anext(results)
             await marks.begun("1")
         await until(lambda: pool.metrics["pending"] == 0)

@@ -47,9 +47,5 @@ class PayloadTests(SuiteBase):
             assert not data.any()
 
     async def test_large_items_of_a_stream(self, pool: BaseExecutor) -> None:
-        def blocks(count: int) -> Any:
-            for n in range(count):
-                yield bytes([n]) * 1_000_000
-
-        found = [(block[0], len(block)) async for block in pool.stream(blocks, 5)]
+        found = [(block[0], len(block)) async for block in pool.stream(samples.blocks, 5)]
         assert found == [(n, 1_000_000) for n in range(5)]

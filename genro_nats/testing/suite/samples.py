@@ -186,6 +186,21 @@ async def broken_numbers_async(count: int) -> AsyncIterator[int]:
     raise ValueError("broken off")
 
 
+def report_and_yield() -> Iterator[int]:
+    report()
+    yield 1
+
+
+def blocks(count: int) -> Iterator[bytes]:
+    for number in range(count):
+        yield bytes([number]) * 1_000_000
+
+
+async def one_and_stuck(directory: str) -> AsyncIterator[int]:
+    yield 1
+    await hold_async(directory)
+
+
 def append(directory: str, name: str) -> None:
     with Path(directory, name).open("ab") as file:
         file.write(b".")
@@ -238,6 +253,17 @@ async def crowd(directory: str, name: str) -> int:
         return len(list(Path(directory).glob("*.running")))
     finally:
         own.unlink()
+
+
+async def crowd_at(place: tuple[str, str]) -> int:
+    """``crowd`` with one argument, for maps."""
+    return await crowd(*place)
+
+
+async def hold_others(place: tuple[int, str]) -> None:
+    """Only the call of number 0 ends by itself."""
+    number, directory = place
+    await (hold_async(directory, str(number)) if number else pause())
 
 
 # -- where and as what ------------------------------------------------------

@@ -80,12 +80,8 @@ class StreamTests(SuiteBase):
         assert await pool.submit(samples.add, 1) == 2
 
     async def test_a_stream_has_a_deadline(self, pool: BaseExecutor, marks: Marks) -> None:
-        async def stuck(path: str) -> Any:
-            yield 1
-            await samples.hold_async(path)
-
         await pool.start()
-        stream = pool(timeout=0.3)(stuck).stream(marks.path)
+        stream = pool(timeout=0.3)(samples.one_and_stuck).stream(marks.path)
         assert await anext(stream) == 1
         with pytest.raises(CallTimeoutError):
             await anext(stream)

@@ -79,6 +79,7 @@ class TaskTests(TaskBase):
     async def test_functions_of_every_sort(self, pool: BaseExecutor) -> None:
         assert await self.value(await pool(samples.add_async).enqueue(1)) == 2
         assert await self.value(await pool.enqueue(samples.add, 1, b=2)) == 3
+        self.need(Can.SEND_FUNCTIONS)
         offset = 100
         closure = pool(lambda x: x + offset)
         with pytest.raises(CodecError, match="by_value=True"):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from genro_nats.codec.codecs import Codecs
 from genro_nats.errors import DecodeError, SequenceConflictError
 from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.tasks.message import TaskMessage, read_message
@@ -57,7 +58,7 @@ class Asks:
         self._js = js
         self._subjects = subjects
         self._store = store
-        self._lookup = Lookup(js, subjects, store)
+        self._lookup = Lookup(js, subjects, store, Codecs(only_data=True, whose="a worker"))
         self._held = held
         self._now = now
         self._lease = lease

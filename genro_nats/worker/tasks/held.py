@@ -22,9 +22,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from genro_nats.codec.exceptions import dump_error
-from genro_nats.codec.frame import Buffer, Frame, FrameKind, encode, peek
-from genro_nats.codec.functions import label
+from genro_nats.codec.frame import Buffer, FrameKind, peek
 from genro_nats.errors import (
     ConnectionLostError,
     DecodeError,
@@ -44,6 +42,7 @@ from genro_nats.transport.nats import Message
 from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
 from genro_nats.worker.tasks.verdict import Again, End, GoBack, Situation, after_attempt
 from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
+from genro_nats.worker.trust import error_frame
 
 if TYPE_CHECKING:
     from genro_nats.worker.tasks.service import TaskService
@@ -214,6 +213,9 @@ class HeldTask:
         if self._service.leaving:
             self.work.failed(GivenBackError("The worker leaves.", began=False))
             return
+        if (refused := self._service.trust.check(task.head.flags)) is not None:
+            self.work.failed(refused)
+            return
         self._service.children.run(self.work)
         child = self.work.child
         claim.alone = child is None or child.head is self.work or not child.single
@@ -325,6 +327,8 @@ class HeldTask:
 
     async def _ended(self, claim: Record, ended: Ended) -> None:
         service = self._service
+        if ended.kind == FrameKind.ERROR and ended.frame:
+            service.trust.note(ended.frame)
         situation = Situation(
             policy=self.task.policy,
             cancelled=self.cancelled,
@@ -389,7 +393,7 @@ class HeldTask:
 
     async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
         """The outcome can't be stored: the task fails, and says why."""
-        frame = _error_frame(self.task, error)
+        frame = error_frame(self.task.call_id, error, self.task.head.flags)
         await self._end(record, TaskState.FAILED, "the outcome is too large to be stored", frame, str(error))
 
     async def _save(self, record: Record, frame: Buffer = b"") -> int:
@@ -416,8 +420,3 @@ class HeldTask:
 def _body(data: Buffer) -> Buffer:
     head = peek(data)
     return memoryview(data)[len(data) - head.n_body :]
-
-
-def _error_frame(task: TaskMessage, error: Exception) -> bytes:
-    name = label(type(error)).encode()
-    return encode(Frame(FrameKind.ERROR, task.call_id, name=name, body=dump_error(error)))

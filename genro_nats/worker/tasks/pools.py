@@ -35,7 +35,7 @@ class WorkerTasks:
 
     def add(self, pool: PoolService, options: PoolOptions) -> None:
         """Serve the tasks of this pool too."""
-        service = TaskService(self._js, pool.children, options, self._worker, self._events)
+        service = TaskService(self._js, pool.children, options, self._worker, self._events, pool.trust)
         pool.on_freed = service.freed
         self._services[pool.subject] = service
 

@@ -41,6 +41,7 @@ from genro_nats.worker.tasks.burial import Burial, reason_of
 from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.room import Room
+from genro_nats.worker.trust import Trust
 
 __all__ = ["TaskService"]
 
@@ -66,12 +67,14 @@ class TaskService:
         options: PoolOptions,
         worker: str,
         events: Events,
+        trust: Trust,
     ) -> None:
         assert options.subject is not None
         self.worker = worker
         self.pid = os.getpid()
         self.children = children
         self.leaving = False
+        self.trust = trust
         self.counts = {"tasks": 0, "completed": 0, "failed": 0, "cancelled": 0, "fenced": 0, "reruns": 0}
         self._js = js
         self._options = options
