@@ -59,6 +59,7 @@ class WorkerAgent:
         self._connection = Connection(
             self._address, f"genro-nats worker {self.id}", connect_timeout=connection.connect_timeout
         )
+        self._announced = False
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
@@ -115,7 +116,19 @@ class WorkerAgent:
                     await self._outbox.aclose()
             await self._transfer.aclose()
 
+    @property
+    def state(self) -> str:
+        """What it does now, in a word: only "serving" means that it takes calls and can run them."""
+        if self._stopping.is_set():
+            return "draining"
+        if not self._announced:
+            return "starting"
+        if not self._connection.connected:
+            return "disconnected"
+        return "serving" if all(s.children.roster.active for s in self.services) else "without children"
+
     def _announce(self) -> None:
+        self._announced = True
         for service in self.services:
             self._events(
                 "worker.ready",
