@@ -75,7 +75,7 @@ def jobs() -> list[tuple[str, Any, tuple[Any, ...], Callable[[Any], bool]]]:
 
 def photo() -> bytes:
     """A JPEG of 1,600 by 1,200 pixels."""
-    noise = Image.frombytes("RGB", (80, 60), random.Random(7).randbytes(80 * 60 * 3))  # noqa: S311
+    noise = Image.frombytes("RGB", (80, 60), random.Random(7).randbytes(80 * 60 * 3))
     out = io.BytesIO()
     noise.resize((1600, 1200)).save(out, "JPEG")
     return out.getvalue()

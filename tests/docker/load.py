@@ -19,11 +19,14 @@ class Load:
         self._seconds = seconds
         self._calls: list[asyncio.Task[None]] = []
         self.sent = 0
+        self.slowest = 0.0  # seconds
         self.done: set[int] = set()
         self.errors: dict[int, ExecutorError] = {}
         self.hosts: Counter[str] = Counter()
 
     async def _one(self, number: int) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
         try:
             same, host = await self._function(number, self._seconds)
         except ExecutorError as error:
@@ -32,6 +35,7 @@ class Load:
             assert same == number
             self.done.add(number)
             self.hosts[host] += 1
+            self.slowest = max(self.slowest, loop.time() - began)
 
     async def _send(self, rate: float) -> None:
         loop = asyncio.get_running_loop()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,10 @@ SERVE = ("--subject", "tasks.fleet", "--lease", "2s", "--processes", "2", "--imp
 
 
 @pytest.fixture
-def jobs(monkeypatch: pytest.MonkeyPatch) -> Any:
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The module that the fleet has in its mounted directory."""
     monkeypatch.syspath_prepend(CODE)
-    import fleet_jobs
-
-    yield fleet_jobs
+    yield import_module("fleet_jobs")
     del sys.modules["fleet_jobs"]
 
 
@@ -55,6 +54,7 @@ def test_a_killed_container_loses_what_it_ran_and_no_task(
         fleet.up("worker", workers=3)
         load, tasks = asyncio.run(killed(fleet, jobs))
         assert len(load.done) + len(load.errors) == load.sent
+        print(f"{load.sent} calls sent, {len(load.errors)} lost with their worker")
         assert {type(error) for error in load.errors.values()} == {WorkerLostError}
         # Two children, and what had been sent ahead to them or was on its way: the others had no loss.
         assert len(load.errors) <= load.sent / 10
@@ -70,7 +70,7 @@ async def killed(fleet: Fleet, jobs: Any) -> tuple[Load, list[int]]:
         load = Load(pool(jobs.mark), 0.02)
         async with asyncio.timeout(90):
             while len(load.hosts) < 3:  # each of them has children, and gets work
-                number, host = await pool.submit(jobs.mark, -1, 0)
+                _, host = await pool.submit(jobs.mark, -1, 0)
                 load.hosts[host] += 1
             # More than the fleet can do meanwhile, so that the killed one has some of them.
             async with load.steady(100):
@@ -93,6 +93,9 @@ def test_a_fleet_is_replaced_under_load_and_nothing_is_lost(
         # The new release has its code from a wheel.
         fleet.files = [mounted(code, "worker", "--path", "/code/fleet_jobs-1.0-py3-none-any.whl", *SERVE)]
         load, results, old = asyncio.run(rolled(fleet, jobs))
+        print(
+            f"{load.sent} calls sent while two workers were replaced; the slowest took {load.slowest:.1f} s"
+        )
         assert load.errors == {}
         assert len(load.done) == load.sent
         new = {container[:12] for container in fleet.containers("worker")}
