@@ -56,26 +56,26 @@ def test_a_killed_container_loses_what_it_ran_and_no_task(
         assert len(load.done) + len(load.errors) == load.sent
         print(f"{load.sent} calls sent, {len(load.errors)} lost with their worker")
         assert {type(error) for error in load.errors.values()} == {WorkerLostError}
-        # Two children, and what had been sent ahead to them or was on its way: the others had no loss.
-        assert len(load.errors) <= load.sent / 10
+        # What ran or waited there and nothing else: two workers of three had no loss.
+        assert len(load.errors) <= load.sent / 2
         begun = marks(fleet.containers("worker", all=True), tmp_path)
         assert [n for n in range(load.sent) if begun[n] > 1] == []  # a call never ran twice
         assert all(begun[number] == 1 for number in load.done)
-        assert sorted(tasks) == list(range(1_000_000, 1_000_200))  # each task has its outcome
+        assert sorted(tasks) == list(range(1_000_000, 1_000_100))  # each task has its outcome
         assert all(begun[number] >= 1 for number in tasks)
 
 
 async def killed(fleet: Fleet, jobs: Any) -> tuple[Load, list[int]]:
     async with caller(fleet) as pool:
-        load = Load(pool(jobs.mark), 0.02)
+        load = Load(pool(jobs.mark), 0.2)
         async with asyncio.timeout(90):
             while len(load.hosts) < 3:  # each of them has children, and gets work
                 _, host = await pool.submit(jobs.mark, -1, 0)
                 load.hosts[host] += 1
-            # More than the fleet can do meanwhile, so that the killed one has some of them.
-            async with load.steady(100):
+            # More than six children can do meanwhile, so that the killed worker has some of it.
+            async with load.steady(40):
                 job = pool(jobs.mark)
-                stored = await asyncio.gather(*(job.enqueue(1_000_000 + n, 0.05) for n in range(200)))
+                stored = await asyncio.gather(*(job.enqueue(1_000_000 + n, 0.05) for n in range(100)))
                 await asyncio.sleep(0.5)
                 victim = fleet.containers("worker")[0]
                 await asyncio.to_thread(run, "docker", "kill", victim)
