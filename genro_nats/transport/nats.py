@@ -29,6 +29,7 @@ from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorE
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.closed import refuse_when_closed
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
 from genro_nats.transport.transfer.raw import cut, send, take_whole, write_pending
@@ -111,6 +112,7 @@ class _Client(Client):
             self.options["connect_timeout"] = aiohttp.ClientWSTimeout(ws_close=seconds)
         try:
             await super()._connect_to_server(s)
+            refuse_when_closed(self._transport)
         finally:
             self.options["connect_timeout"] = seconds
 
