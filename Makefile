@@ -4,14 +4,20 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# test-docker: the tests on another Python, in a container of its image.
+PY           ?= 3.13
+PYTHON_IMAGE ?= python:$(PY)-slim
 
-.PHONY: demo test lint types layers bench clean
+.PHONY: demo test test-docker lint types layers bench clean
 
 demo: $(STAMP)
 	$(BIN)/genro-nats demo
 
 test: $(STAMP)
 	$(PYTEST) $(TESTS)
+
+test-docker:
+	docker run --rm --init --volume "$(CURDIR):/src:ro" $(PYTHON_IMAGE) sh /src/tests/docker/suite -m "not docker" $(TESTS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -17,7 +17,9 @@ Observer = Callable[[str, dict[str, Any]], object]
 
 log: Final = logging.getLogger("genro_nats.events")
 
-_WARNINGS: Final = frozenset({"lost", "failed", "stuck", "rejected", "unsigned", "refused", "down"})
+_WARNINGS: Final = frozenset(
+    {"lost", "failed", "stuck", "rejected", "unsigned", "unchecked", "refused", "down"}
+)
 
 
 class Events:

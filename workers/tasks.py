@@ -1,85 +1,87 @@
-"""Sample functions for a worker, written against the public API only.
+"""Real jobs for a fleet: thumbnails, text of PDF files, compression, digests, a model for look-ups.
 
-They run wherever the pools are configured to be: in processes of this machine, or,
-with ``kind = "nats"`` in ``executors.toml``, on workers started with
-``genro-nats worker --config workers/worker.toml``. ``longest_chain`` and
-``wait_for_file`` are made to be enqueued as durable tasks.
+They run wherever the pools are configured to be: in processes of this machine, or, with
+``kind = "nats"``, on workers started with ``genro-nats worker --config workers/worker.toml``.
+What they need is in ``workers/requirements.txt``.
 """
 
 from __future__ import annotations
 
+import gzip
 import hashlib
-from collections.abc import Iterator
-from pathlib import Path
+import io
+import sys
+import unicodedata
+from typing import Literal
 
-from genro_nats import ExecutorRegistry, Retry, current_call
+from PIL import Image
+from pypdf import PdfReader
+
+from genro_nats import ExecutorRegistry, current_call
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 executors = ExecutorRegistry()
-heavy = executors.executor(name="heavy", subject="tasks.heavy")
-io = executors.executor(name="io", subject="tasks.io", threads=16)
+heavy = executors.executor(name="heavy", subject="tasks.heavy", initializer="tasks:load")
 
-
-def load() -> None:
-    """Run once in each child before its first call: load a model, open a database."""
+_HIGHEST = 0xABFF  # what follows are syllables and ideographs by the ten thousand
+_characters: dict[str, set[str]] = {}  # by the words of their names
 
 
 @heavy(timeout=60)
-def primes(limit: int) -> list[int]:
-    """All primes below ``limit``; tells how far it is, and stops when its caller has gone."""
-    sieve = bytearray([0, 0]) + bytearray([1]) * (limit - 2)
-    call = current_call()
-    for number in range(2, int(limit**0.5) + 1):
-        if call.cancelled:
-            break
-        if sieve[number]:
-            sieve[number * number :: number] = bytes(len(range(number * number, limit, number)))
-        call.progress(number / limit**0.5, f"struck out the multiples of {number}")
-    return [number for number in range(limit) if sieve[number]]
+def thumbnail(image: bytes, size: int = 128) -> bytes:
+    """A JPEG of the image, ``size`` pixels at most in width and height. Raises as Pillow does."""
+    with Image.open(io.BytesIO(image)) as opened:
+        opened.draft("RGB", (size, size))  # a JPEG is decoded no larger than that takes
+        small = opened.convert("RGB")
+    small.thumbnail((size, size))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80)
+    return out.getvalue()
+
+
+@heavy(timeout=300)
+def pdf_text(pdf: bytes) -> list[str]:
+    """The text of each page; tells how far it is. Raises as pypdf does."""
+    pages = PdfReader(io.BytesIO(pdf)).pages
+    texts = []
+    for number, page in enumerate(pages, 1):
+        texts.append(page.extract_text())
+        current_call().progress(number / len(pages), f"page {number} of {len(pages)}")
+    return texts
+
+
+@heavy(timeout=300)
+def compressed(data: bytes, how: Literal["gzip", "zstd"] = "zstd", level: int = 6) -> bytes:
+    """``data`` as one gzip member or zstd frame."""
+    return gzip.compress(data, level, mtime=0) if how == "gzip" else zstd.compress(data, level)
+
+
+@heavy(timeout=300)
+def expanded(data: bytes) -> bytes:
+    """The reverse of ``compressed``, whichever it was."""
+    return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else zstd.decompress(data)
+
+
+@heavy(timeout=300)
+def digest(data: bytes, algorithm: str = "sha256") -> str:
+    """In hex."""
+    return hashlib.new(algorithm, data).hexdigest()
+
+
+def load() -> None:
+    """Load the model, once in each child before its first call: ``--init tasks:load``."""
+    for number in range(32, _HIGHEST):
+        for word in unicodedata.name(chr(number), "").split():
+            if not word.startswith("IDEOGRAPH-"):
+                _characters.setdefault(word, set()).add(chr(number))
 
 
 @heavy
-def chunks(text: str, size: int = 1000) -> Iterator[str]:
-    """A generator function: ``async for piece in chunks.stream(text)``."""
-    for at in range(0, len(text), size):
-        yield text[at : at + size]
-
-
-@heavy(name="samples.longest_chain")
-def longest_chain(limit: int) -> tuple[int, int]:
-    """The number below ``limit`` with the longest Collatz chain, and the length of that.
-
-    Made for ``await longest_chain.enqueue(3_000_000)``: it tells how far it is, and when its
-    child or worker dies, the next attempt goes on from the last checkpoint. The stable name keeps
-    what is queued alive when the function moves.
-    """
-    call = current_call()
-    begin, best, length = call.checkpointed or (1, 1, 1)
-    for number in range(begin, limit):
-        if number % 10_000 == 0:
-            call.checkpoint((number, best, length))
-            call.progress(number / limit, f"{number:,} of {limit:,}, longest so far: {length} from {best:,}")
-        steps, value = 1, number
-        while value != 1:
-            value = 3 * value + 1 if value % 2 else value // 2
-            steps += 1
-        if steps > length:
-            best, length = number, steps
-    return best, length
-
-
-@io
-def wait_for_file(path: str) -> int:
-    """The size of a file, once it is there: ``wait_for_file.options(retries=100).enqueue(path)``.
-
-    Between two looks the task waits in the queue, not in a worker.
-    """
-    if not Path(path).exists():
-        raise Retry(f"{path} is not there yet", delay=1)
-    return Path(path).stat().st_size
-
-
-@io
-def fingerprint(path: str) -> str:
-    """The SHA-256 of a file that the worker can read, in hex."""
-    with open(path, "rb") as file:  # noqa: PTH123 - plain Python, as a sample should be
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def characters(*words: str) -> dict[str, str]:
+    """The characters whose names have all of these words, with their names."""
+    found = [_characters.get(word.upper(), set()) for word in words]
+    return {character: unicodedata.name(character) for character in sorted(set.intersection(*found))}

@@ -150,7 +150,7 @@ WORKER: Final = (
     Setting(
         "drain_timeout", "how long calls in hand get to finish; default 30s", metavar="TIME", parse=_SECONDS
     ),
-    Setting("path", "directory to import from, before all others", metavar="DIR", many=True),
+    Setting("path", "directory or wheel to import from, before all others", metavar="DIR", many=True),
     Setting("log_level", f"{', '.join(LEVELS)}; default info", metavar="LEVEL", choices=LEVELS),
     Setting("log_json", "log JSON, one object per line", switch=True),
 )

@@ -10,17 +10,15 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from genro_nats.cli.logs import set_up_logging
-from genro_nats.cli.search_path import set_up_path
 from genro_nats.cli.settings import POOL, WORKER, add_settings
-from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
 from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.events import Events
-from genro_nats.transport.address import Address
-from genro_nats.transport.guard import has_keys
-from genro_nats.worker.agent import WorkerAgent
+
+if TYPE_CHECKING:
+    from genro_nats.cli.worker_plan import WorkerPlan
 
 __all__ = ["add_arguments", "run"]
 
@@ -35,6 +33,7 @@ examples:
   genro-nats worker --subject tasks.heavy --import myapp.tasks --processes 4
   genro-nats worker --subject tasks.io --threads 16 --url nats://nats.example:4222 --user app
   genro-nats worker --config workers/worker.toml --log-json
+  genro-nats worker --check
 
 SIGTERM or Ctrl-C: take no more calls, finish those in hand within --drain-timeout, leave;
 a second one: leave at once. Exit codes: 0 drained, 1 calls were left or it could not
@@ -54,12 +53,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave when standard input ends too, for a worker that belongs to another program",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="ask this user's workers on this machine whether they serve (with --subject: those of it), "
+        "and leave: 0 if all do, 1 if one does not or there is none",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve; the exit code."""
     if sys.platform == "win32":
         raise ConfigurationError("Workers run on Linux and macOS; on Windows a program can call them.")
+    if arguments.check:
+        from genro_nats.cli.check import check
+
+        return check(getattr(arguments, "subject", []))
+    # Imported here, for a check is made every few seconds, and NATS is slow to import.
+    from genro_nats.cli.search_path import set_up_path
+    from genro_nats.cli.worker_plan import worker_plan
+
     plan = worker_plan(arguments)
     if arguments.until_stdin_closes:
         _require_pipe()
@@ -95,6 +108,9 @@ class _Serving:
         self._stopping = False
 
     async def run(self) -> int:
+        from genro_nats.worker.agent import WorkerAgent
+        from genro_nats.worker.health import answering
+
         plan = self._plan
         self._warn_if_unsigned()
         self._agent = WorkerAgent(
@@ -103,7 +119,8 @@ class _Serving:
         self._task = asyncio.ensure_future(self._agent.run())
         self._listen()
         try:
-            return await self._task
+            async with answering(self._agent, self._events):
+                return await self._task
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -121,6 +138,9 @@ class _Serving:
         return 1
 
     def _warn_if_unsigned(self) -> None:
+        from genro_nats.transport.address import Address
+        from genro_nats.transport.guard import has_keys
+
         if not has_keys(self._plan.connection) and not Address(self._plan.connection).secured:
             self._events("worker.unsigned", warning=_UNSIGNED)
 

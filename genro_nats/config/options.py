@@ -203,6 +203,12 @@ class PoolOptions:
         rules.seconds(),
         _NATS,
     )
+    workers_timeout: float = _option(
+        0.0,
+        "seconds that a call waits while no worker serves its subject, as when a fleet is replaced",
+        rules.seconds(zero=True),
+        _NATS,
+    )
     disconnect_timeout: float = _option(
         30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
     )

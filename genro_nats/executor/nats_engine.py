@@ -315,6 +315,9 @@ class NatsEngine:
         if self._silence.just_returned:
             self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
+        if self._loop.time() - pending.began < self._options.workers_timeout:
+            self._later(pending)
+            return
         pending.fail(
             NoWorkersError(
                 f"No worker serves {self._subject!r} at {self._connection.shown}. "
@@ -360,6 +363,10 @@ class NatsEngine:
                 )
             )
             return
+        self._later(pending)
+
+    def _later(self, pending: Pending) -> None:
+        """It was not started: send it again, each time after a longer pause."""
         delay = backoff(pending.retries, *_RETRY) * random.uniform(0.5, 1.5)
         pending.retries += 1
         pending.worker = ""

@@ -19,6 +19,7 @@ class Pending:
 
     __slots__ = (
         "backlog",
+        "began",
         "call",
         "data",
         "heard",
@@ -38,6 +39,7 @@ class Pending:
         self.parts = parts
         self.data = b""
         self.reference: Reference | None = None
+        self.began = now
         self.heard = now
         self.items = items
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()

@@ -11,6 +11,7 @@
 ========================  ===========================================================
 
 ``--nats=embedded`` (default) starts a server in a temporary directory;
+``--nats=docker`` one in a container (``pip install "genro-nats[testcontainers]"``);
 ``--nats=URL`` uses one that runs. What a fixture needs is imported with it.
 """
 
@@ -37,8 +38,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.getgroup("genro-nats").addoption(
         "--nats",
         default="embedded",
-        metavar="embedded|URL",
-        help="nats-server for tests: 'embedded' starts one, a URL uses one that runs",
+        metavar="embedded|docker|URL",
+        help="nats-server for tests: 'embedded' starts one, 'docker' one in a container, "
+        "a URL uses one that runs",
     )
 
 
@@ -80,6 +82,12 @@ def nats_server(pytestconfig: pytest.Config) -> Iterator[NatsServer]:
     from genro_nats.testing.server import NatsServer
 
     chosen = pytestconfig.getoption("--nats")
+    if chosen == "docker":
+        from genro_nats.testing.docker import docker_server
+
+        with docker_server() as url:
+            yield NatsServer(url)
+        return
     with NatsServer(None if chosen == "embedded" else chosen) as server:
         yield server
 

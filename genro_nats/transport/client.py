@@ -15,6 +15,7 @@ from nats.errors import Error as NatsError
 
 from genro_nats.errors import ConfigurationError
 from genro_nats.transport.abandoned import drop_task
+from genro_nats.transport.closed import refuse_when_closed
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.subscription import Subscription
 
@@ -64,6 +65,7 @@ class DirectClient(Client):
             self.options["connect_timeout"] = aiohttp.ClientWSTimeout(ws_close=seconds)
         try:
             await super()._connect_to_server(s)
+            refuse_when_closed(self._transport)
         finally:
             self.options["connect_timeout"] = seconds
 

@@ -66,6 +66,7 @@ class WorkerAgent:
             connect_timeout=connection.connect_timeout,
             guard=self._guard,
         )
+        self._announced = False
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
@@ -122,7 +123,19 @@ class WorkerAgent:
                     await self._outbox.aclose()
             await self._transfer.aclose()
 
+    @property
+    def state(self) -> str:
+        """What it does now, in a word: only "serving" means that it takes calls and can run them."""
+        if self._stopping.is_set():
+            return "draining"
+        if not self._announced:
+            return "starting"
+        if not self._connection.connected:
+            return "disconnected"
+        return "serving" if all(s.children.roster.active for s in self.services) else "without children"
+
     def _announce(self) -> None:
+        self._announced = True
         for service in self.services:
             self._events(
                 "worker.ready",

@@ -12,7 +12,7 @@ from genro_nats.server import EmbeddedServer
 from tests.cli.conftest import ROOT, Running, environment
 
 CALLER = """
-import asyncio, pathlib, sys, tasks
+import asyncio, pathlib, sys, samples as tasks
 from genro_nats.codec.functions import unwrap
 from genro_nats.message import CallContext, running_call
 
@@ -40,7 +40,9 @@ asyncio.run(main())
 def test_the_sample_worker_serves_the_sample_functions(
     worker: Callable[..., Running], server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    running = worker("--config", "workers/worker.toml", "--processes", "1", "--prefix", "samples")
+    running = worker(
+        "--config", "workers/worker.toml", "--url", "embedded", "--processes", "1", "--prefix", "samples"
+    )
     running.logged("worker.ready", times=2)
     remote = '{"kind": "nats", "url": "embedded", "prefix": "samples"}'
     more = {

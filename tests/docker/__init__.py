@@ -1,0 +1,1 @@
+"""A real Docker engine: the image, the compose fleet, and testcontainers."""
