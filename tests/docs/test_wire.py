@@ -8,7 +8,7 @@ import re
 import struct
 from pathlib import Path
 
-from genro_nats.codec import frame
+from genro_nats.codec import frame, signing
 from genro_nats.config import PoolOptions
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import pack_letter
@@ -17,7 +17,7 @@ from genro_nats.tasks.options import TaskOptions
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.streams import DUPLICATES, LEVELS, stream_specs
-from genro_nats.transport import subjects
+from genro_nats.transport import contexts, subjects
 
 TEXT = (Path(__file__).parents[2] / "docs" / "wire.md").read_text()
 
@@ -120,3 +120,24 @@ def test_the_dead_letter_byte_by_byte() -> None:
         cells[2] for cells in rows(TASKS.split("### A dead letter")[1], "| offset | size | meaning |")[1:2]
     )
     assert re.findall(r"`(\w+)`", facts) == list(json.loads(packed[4 : 4 + length]))
+
+
+def test_the_seal() -> None:
+    layout = {
+        cells[2]: (int(cells[0]), int(cells[1])) for cells in rows(TEXT.split("## Seals")[1], "| meaning |")
+    }
+    assert layout == {
+        "magic": (0, 4),
+        "key id": (4, 8),
+        "time": (12, 8),
+        "code": (20, signing.SEAL_SIZE - 20),
+    }
+    assert f"`{signing.MAGIC.hex(' ')}`" in TEXT
+    assert f"`replay_window` ({PoolOptions().replay_window:g} s)" in TEXT
+
+
+def test_what_is_not_sealed() -> None:
+    assert {"$", "api"} == contexts.SERVER
+    assert "subjects that begin with `$`, and `P.api.…`" in TEXT
+    table = TEXT.split("| message | first text |")[1].split("\n\n")[0]
+    assert {*re.findall(r"`P\.(\w+)\.…`", table), "bulk"} == {*contexts.STORED, "bulk"}
