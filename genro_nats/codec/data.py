@@ -77,8 +77,16 @@ def _dumps(value: Any, buffers: list[Buffer] | None) -> bytes:
             body = b""
         if body:
             return body
-    lowered = Lowering(buffers, OUT_OF_BAND, MAX_DEPTH).value(value)
-    return _ENCODER.encode([mark(0), lowered])
+    try:
+        return _lowered(value, buffers, exact=False)
+    except (ValueError, OverflowError):
+        if buffers is not None:
+            buffers.clear()
+        return _lowered(value, buffers, exact=True)
+
+
+def _lowered(value: Any, buffers: list[Buffer] | None, *, exact: bool) -> bytes:
+    return _ENCODER.encode([mark(0), Lowering(buffers, OUT_OF_BAND, MAX_DEPTH, exact=exact).value(value)])
 
 
 def _says_it_all(value: Any) -> bool:

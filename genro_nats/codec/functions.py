@@ -164,7 +164,9 @@ def _registered(name: str) -> Callable[..., Any] | None:
 def is_decorated(value: Any) -> bool:
     """Does it stand for a function of a pool?"""
     # Looking at attributes of whatever stands in modules could run code of theirs.
-    return type(value).__module__.startswith("genro_nats.") and TARGET in getattr(value, "__dict__", ())
+    room = type(value).__module__  # of some metaclasses a descriptor
+    ours = isinstance(room, str) and room.startswith("genro_nats.")
+    return ours and TARGET in getattr(value, "__dict__", ())
 
 
 def _standing(name: str) -> Callable[..., Any]:

@@ -25,6 +25,7 @@ from genro_nats.errors import CodecError, DecodeError
 __all__ = ["ATOMS", "Lowering", "Raising", "mark"]
 
 ATOMS: Final = frozenset({type(None), bool, int, float, str})
+_STATED: Final = frozenset({15, 16, 17})  # enum, dataclass, named tuple
 _LEAST, _MOST = -(1 << 63), 1 << 64
 
 
@@ -62,9 +63,13 @@ _MARKS: Final = {code: mark(code) for code in Mark}
 
 
 class Lowering:
-    """Values to what msgpack can hold. ``buffers``: takes large ones; None: all stays in the body."""
+    """Values to what msgpack can hold. ``buffers``: takes large ones; None: all stays in the body.
 
-    def __init__(self, buffers: list[Buffer] | None, bulk: int, depth: int) -> None:
+    ``exact``: looks for ints of more than 64 bits and texts with lone surrogates too.
+    """
+
+    def __init__(self, buffers: list[Buffer] | None, bulk: int, depth: int, *, exact: bool) -> None:
+        self._exact = exact
         self._buffers = buffers
         self._bulk = bulk
         self._left = depth
@@ -73,7 +78,7 @@ class Lowering:
         """The lowered value. Raises CodecError."""
         kind = type(value)
         if kind in ATOMS:
-            return self._atom(value, kind)
+            return self._atom(value, kind) if self._exact else value
         if kind is bytes:
             return self._bytes(value)
         if self._left <= 0:
@@ -108,10 +113,11 @@ class Lowering:
             return self._dict(value)
         if kind is bytearray:
             return self._bytes(value)
-        simple = _LOWERED.get(kind)
-        if simple is not None:
-            code, parts = simple
-            return [_MARKS[code], *map(self.value, parts(value))]
+        if (items := _ITEMS.get(kind)) is not None:
+            return [items, *map(self.value, value)]
+        if (simple := _LOWERED.get(kind)) is not None:
+            lowered, parts = simple
+            return [lowered, *parts(value)]
         return self._stated(value, kind)
 
     def _dict(self, value: dict[Any, Any]) -> Any:
@@ -148,17 +154,19 @@ class Lowering:
         return [_MARKS[Mark.ARRAY], dtype, order, raw.tobytes(), *shape]
 
 
-_LOWERED: Final[dict[type, tuple[Mark, Callable[[Any], Sequence[Any]]]]] = {
-    tuple: (Mark.TUPLE, tuple),
-    set: (Mark.SET, tuple),
-    frozenset: (Mark.FROZENSET, tuple),
-    datetime: (Mark.DATETIME, times.datetime_parts),
-    date: (Mark.DATE, lambda value: (value.isoformat(),)),
-    time: (Mark.TIME, times.time_parts),
-    timedelta: (Mark.TIMEDELTA, lambda value: (value.days, value.seconds, value.microseconds)),
-    Decimal: (Mark.DECIMAL, lambda value: (str(value),)),
-    UUID: (Mark.UUID, lambda value: (value.bytes,)),
-    complex: (Mark.COMPLEX, lambda value: (value.real, value.imag)),
+_ITEMS: Final[dict[type, Ext]] = {
+    tuple: _MARKS[Mark.TUPLE],
+    set: _MARKS[Mark.SET],
+    frozenset: _MARKS[Mark.FROZENSET],
+}
+_LOWERED: Final[dict[type, tuple[Ext, Callable[[Any], Sequence[Any]]]]] = {
+    datetime: (_MARKS[Mark.DATETIME], times.datetime_parts),
+    date: (_MARKS[Mark.DATE], lambda value: (value.isoformat(),)),
+    time: (_MARKS[Mark.TIME], times.time_parts),
+    timedelta: (_MARKS[Mark.TIMEDELTA], lambda value: (value.days, value.seconds, value.microseconds)),
+    Decimal: (_MARKS[Mark.DECIMAL], lambda value: (str(value),)),
+    UUID: (_MARKS[Mark.UUID], lambda value: (value.bytes,)),
+    complex: (_MARKS[Mark.COMPLEX], lambda value: (value.real, value.imag)),
 }
 
 
@@ -192,7 +200,7 @@ class Raising:
             if kind is dict:
                 return {self._key(key): self.value(one) for key, one in value.items()}
             if value and type(value[0]) is Ext:
-                return self._marked(Mark(value[0].code), value[1:])
+                return self._marked(value[0].code, value[1:])
             return [*map(self.value, value)]
         finally:
             self._left += 1
@@ -202,20 +210,23 @@ class Raising:
             raise DecodeError("A key that is no plain one.")
         return key
 
-    def _marked(self, code: Mark, parts: list[Any]) -> Any:
-        simple = _RAISED.get(code)
-        if simple is not None:
-            return simple([*map(self.value, parts)])
-        if code is Mark.BUFFER:
+    def _marked(self, code: int, parts: list[Any]) -> Any:
+        if (made := _MADE_OF.get(code)) is not None:
+            return made([*map(self.value, parts)])
+        if (simple := _RAISED.get(code)) is not None:
+            return simple(parts)
+        if code == Mark.BUFFER:
             return self._whole(self._buffer(*parts))
-        if code is Mark.ARRAY:
+        if code == Mark.ARRAY:
             dtype, order, raw, *shape = parts
             data = self._buffer(raw) if type(raw) is int else bytearray(_of(bytes, raw))
             return arrays.array(dtype, order, data, shape)
+        if code not in _STATED:
+            raise DecodeError(f"An unknown mark {code}.")
         kind = self._types.find(parts[0])
-        if code is Mark.ENUM:
+        if code == Mark.ENUM:
             return _member(kind, self.value(parts[1]))
-        if code is Mark.DATACLASS:
+        if code == Mark.DATACLASS:
             return _dataclass(kind, self.value(_of(dict, parts[1])))
         return _namedtuple(kind, [*map(self.value, parts[1:])])
 
@@ -240,11 +251,13 @@ def _of(kind: type, value: Any) -> Any:
     return value
 
 
-_RAISED: Final[dict[Mark, Callable[[list[Any]], Any]]] = {
+_MADE_OF: Final[dict[int, Callable[[list[Any]], Any]]] = {
     Mark.TUPLE: tuple,
     Mark.SET: set,
     Mark.FROZENSET: frozenset,
     Mark.DICT: _pairs,
+}
+_RAISED: Final[dict[int, Callable[[list[Any]], Any]]] = {
     Mark.BYTEARRAY: lambda parts: bytearray(_of(bytes, *parts)),
     Mark.INT: lambda parts: int.from_bytes(_of(bytes, *parts), "big", signed=True),
     Mark.STR: lambda parts: str(_of(bytes, *parts), "utf-8", "surrogatepass"),

@@ -288,6 +288,7 @@ async def test_large_calls_are_refused_before_they_are_pulled(shared_fleet: Flee
     with pytest.raises(NotAllowedError, match="codec='data'"):
         await pool.submit(registered.echo, [bytes(4 << 20), Trap(mark)])
     assert reasons(worker) == {"pickle": 1}
+    assert worker.count("call.rejected") == 1, "it was left to a child to refuse it"
     large = [bytes(3 << 20), (1,)]
     assert await shared_fleet.caller(codec="data", timeout=15).submit(registered.echo, large) == large
     assert not mark.exists()
