@@ -79,6 +79,7 @@ __all__ = [
     "NatsExecutor",
     "NoWorkersError",
     "PayloadTooLargeError",
+    "PermissionDeniedError",
     "PoolOptions",
     "Priority",
     "ProcessExecutor",

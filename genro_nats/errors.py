@@ -19,6 +19,7 @@
     │   └── FunctionNotFoundError                the function is not importable over there
     ├── TransportError
     │   ├── ConnectionLostError                  the server stayed away too long
+    │   ├── PermissionDeniedError (also PermissionError)  the server forbids it to this user
     │   ├── StreamUnavailableError               a stream did not answer
     │   └── StreamError                          a stream refused what was asked
     │       ├── SequenceConflictError            somebody else wrote the subject first
@@ -51,6 +52,7 @@ __all__ = [
     "FunctionNotFoundError",
     "NoWorkersError",
     "PayloadTooLargeError",
+    "PermissionDeniedError",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
@@ -189,6 +191,15 @@ class TransportError(ExecutorError):
 
 class ConnectionLostError(TransportError):
     """The server could not be reached, or stayed away too long. Fields: ``url`` (no secrets)."""
+
+
+class PermissionDeniedError(TransportError, PermissionError):
+    """The server does not allow this user to do that.
+
+    Fields: ``operation`` (publish or subscribe) and ``subject``, in lower case as the server's word is read.
+    """
+
+    retryable = False
 
 
 class StreamUnavailableError(TransportError):

@@ -18,6 +18,7 @@ from genro_nats.errors import (
     DecodeError,
     ExecutorError,
     PayloadTooLargeError,
+    PermissionDeniedError,
     TransportError,
     WorkerLostError,
 )
@@ -142,7 +143,7 @@ class Replies:
         return reference
 
     def _broken(self, pending: Pending, error: Exception) -> None:
-        if isinstance(error, TransportError):
+        if isinstance(error, TransportError) and not isinstance(error, PermissionDeniedError):
             error = WorkerLostError(
                 f"The result of a call of pool '{self._name}' could not be pulled from its worker, "
                 f"which has run it: {error}",

@@ -37,10 +37,8 @@ async def get_last(js: JetStream, stream: str, subject: str) -> StoredMessage | 
     Raises:
         StreamUnavailableError, ConnectionLostError: no answer for ten seconds, or no ``allow_direct``.
     """
-    where = f"{API}DIRECT.GET.{stream}"
-    if _wild(subject):
-        return await _single(js, where, json.dumps({"last_by_subj": subject}).encode())
-    return await _single(js, f"{where}.{subject}", b"")  # a form that permissions can be given for
+    # Permissions can be given for this form, not for one with the subject in the body. Wildcards work here too.
+    return await _single(js, f"{API}DIRECT.GET.{stream}.{subject}", b"")
 
 
 async def next_message(

@@ -29,6 +29,7 @@ from genro_nats.errors import ConfigurationError, ConnectionLostError, ExecutorE
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.denials import Denials
 from genro_nats.transport.headers import Headers
 from genro_nats.transport.transfer.cutter import Taker
 from genro_nats.transport.transfer.raw import cut, send, take_whole, write_pending
@@ -198,7 +199,8 @@ class Connection:
         self.server_version = (0, 0, 0)
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
-        self.on_error: list[Callable[[BaseException], object]] = []
+        self.denials = Denials(lambda: self.shown)
+        self.on_error: list[Callable[[BaseException], object]] = [self.denials.heard]
 
     @property
     def connected(self) -> bool:
@@ -258,6 +260,7 @@ class Connection:
         client.direct = {}
         client.ended = lambda: self._on_closed(client)
         self._last_error = None
+        self.denials.forget()
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
 

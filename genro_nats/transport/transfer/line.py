@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -35,9 +34,9 @@ class Line:
     that pull's question.
     """
 
-    def __init__(self, address: Address, name: str, prefix: str, connect_timeout: float) -> None:
+    def __init__(self, address: Address, name: str, prefix: str, connect_timeout: float, peer: str) -> None:
         self.connection = Connection(address, name, connect_timeout=connect_timeout)
-        self._inbox = bulk_inbox(prefix, os.urandom(12).hex())
+        self._inbox = bulk_inbox(prefix, peer)
         self._peers = bulk_inbox(prefix, "").rstrip(".") + "."
         self.owner_subject = self._inbox + "owner"
         self.on_frame: Callable[[Frame], None]
@@ -66,7 +65,7 @@ class Line:
         return chunk_size(self.connection.max_payload, HEADER_SIZE)
 
     async def open(self) -> None:
-        """Connect, unless that was done. Raises ConnectionLostError."""
+        """Connect, unless that was done. Raises ConnectionLostError, PermissionDeniedError."""
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
         opening = self._opening
@@ -81,6 +80,7 @@ class Line:
         await self.connection.start()
         await self.connection.subscribe(self._inbox + "*", self._received, taker=self._take)
         await self.connection.flush()
+        self.connection.denials.require(self._inbox + "*")
 
     async def aclose(self) -> None:
         """Leave the server, if it was ever reached."""

@@ -9,6 +9,7 @@ from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.transport.address import Address
+from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.transfer.line import Line
 from genro_nats.transport.transfer.owner import Owner
 from genro_nats.transport.transfer.puller import Puller, Sink
@@ -21,7 +22,9 @@ class Transfer:
 
     def __init__(self, options: PoolOptions, name: str) -> None:
         self._loop = asyncio.get_running_loop()
-        self.line = Line(Address(options), name, options.prefix, options.connect_timeout)
+        self.line = Line(
+            Address(options), name, options.prefix, options.connect_timeout, named_peer(identity(options), 24)
+        )
         self.owner = Owner(self.line)
         self._puller = Puller(self.line)
         self.line.on_frame = self._received
