@@ -196,7 +196,7 @@ class ConnectionLostError(TransportError):
 class PermissionDeniedError(TransportError, PermissionError):
     """The server does not allow this user to do that.
 
-    Fields: ``operation`` (publish or subscribe) and ``subject``, in lower case as the server's word is read.
+    Fields: ``operation`` (publish or subscribe) and ``subject``.
     """
 
     retryable = False

@@ -324,11 +324,12 @@ class NatsEngine:
 
     def _denied(self, denied: Denied) -> bool:
         """The server forbids what every call needs: no call without a worker so far will find one."""
-        if not denied.meets(self._subjects.call if denied.publishing else self._inbox + "*"):
+        subject = self._subjects.call if denied.publishing else self._inbox + "*"
+        if not denied.meets(subject):
             return False
         for pending in self._pending.values():
             if not pending.worker:
-                pending.fail(denied.error)
+                pending.fail(denied.error(subject))
         return True
 
     def _payload_denied(self, payload: bytes, error: PermissionDeniedError) -> None:

@@ -78,7 +78,7 @@ async def ensure_streams(js: JetStream, subjects: TaskSubjects, options: PoolOpt
         for level in LEVELS:
             await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))
     except PermissionDeniedError as error:
-        if ".create." not in error.subject:
+        if ".CREATE." not in error.subject:
             raise
         raise PermissionDeniedError(
             f"The streams of the tasks of {options.subject!r} do not exist yet, and this user may not create "

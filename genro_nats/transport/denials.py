@@ -26,20 +26,24 @@ _LOGGED: Final = 100  # kinds of denials that are logged once each, per connecti
 class Denied:
     """A denial as the server says it. ``subject`` is in lower case; ``queue`` too."""
 
-    __slots__ = ("error", "publishing", "queue", "subject")
+    __slots__ = ("_shown", "publishing", "queue", "subject")
 
     def __init__(self, publishing: bool, subject: str, queue: str, shown: str) -> None:
         self.publishing = publishing
         self.subject = subject
         self.queue = queue
-        act = "publish" if publishing else "subscribe"
-        group = f" in the queue group {queue!r}" if queue else ""
-        self.error = PermissionDeniedError(
-            f"The NATS server at {shown} does not allow this user to {act} to {subject!r}{group} "
-            "(subjects are shown in lower case). Grant it in the server's permissions, "
-            "or check user, nkey, prefix and subject.",
+        self._shown = shown
+
+    def error(self, subject: str = "") -> PermissionDeniedError:
+        """An error of its own for each who waits; ``subject``: as it is really written."""
+        act = "publish" if self.publishing else "subscribe"
+        group = f" in the queue group {self.queue!r}" if self.queue else ""
+        named = subject or self.subject
+        return PermissionDeniedError(
+            f"The NATS server at {self._shown} does not allow this user to {act} to {named!r}{group}. "
+            "Grant it in the server's permissions, or check user, nkey_seed_file, prefix and subject.",
             operation=act,
-            subject=subject,
+            subject=named,
         )
 
     def meets(self, subject: str) -> bool:
@@ -84,7 +88,7 @@ class Denials:
         kind = f"{denied.publishing}{denied.subject.rpartition('.')[0]}"
         if kind not in self._logged and len(self._logged) < _LOGGED:
             self._logged.add(kind)
-            log.warning("%s", denied.error)
+            log.warning("%s", denied.error())
 
     def forget(self) -> None:
         """The connection is another one: nothing has been denied there yet."""
@@ -93,7 +97,7 @@ class Denials:
     def refused(self, subject: str) -> PermissionDeniedError | None:
         """Was this subscription denied? Known for certain once the server has answered something later."""
         denied = self._refused.get(subject.lower())
-        return None if denied is None else denied.error
+        return None if denied is None else denied.error(subject)
 
     def require(self, *subjects: str) -> None:
         """Raise PermissionDeniedError if one of these subscriptions was denied; without any: if any was."""

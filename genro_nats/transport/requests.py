@@ -7,11 +7,17 @@ carried out is unknown, and who asked must know whether asking again is safe.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import ConnectionLostError, ExecutorError, StreamUnavailableError
+from genro_nats.errors import (
+    ConnectionLostError,
+    ExecutorError,
+    PermissionDeniedError,
+    StreamUnavailableError,
+)
 from genro_nats.transport.denials import Denied
 from genro_nats.transport.nats import Connection, Message, Subscription, When
 
@@ -39,7 +45,7 @@ class Requester:
         self._open: dict[str, OpenRequest] = {}
         self._series: dict[str, tuple[str, asyncio.Queue[Message | ExecutorError]]] = {}
         self._subscription: Subscription | None = None
-        self._refusal: ExecutorError | None = None  # the inbox can't be heard
+        self._refusal: Denied | None = None  # the inbox can't be heard
         self._limits: dict[str, tuple[float, float, OpenRequest]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -76,7 +82,7 @@ class Requester:
             PermissionDeniedError: the server does not let this user hear answers.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refused()
         token = str(next(self._tokens))
         reply: asyncio.Future[Message] = self._loop.create_future()
         request = self._open[token] = OpenRequest(token, subject, reply)
@@ -166,7 +172,7 @@ class Requester:
         ``timeout``: seconds from one reply to the next. Raises as ``request``.
         """
         if self._refusal is not None:
-            raise self._refusal
+            raise self._refused()
         token = str(next(self._tokens))
         replies: asyncio.Queue[Message | ExecutorError] = asyncio.Queue()
         self._series[token] = (subject, replies)
@@ -203,15 +209,15 @@ class Requester:
 
     def _fail_all(self) -> None:
         self._refusal = None
-        self._fail(list(self._open.values()), list(self._series.values()), self._lost())
+        self._fail(list(self._open.values()), list(self._series.values()), self._lost)
 
     def _denied(self, denied: Denied) -> bool:
         """The server forbids some of what is asked, or to hear any answer."""
         if not denied.publishing:
             if not denied.meets(f"{self._inbox}*"):
                 return False
-            self._refusal = denied.error
-            self._fail(list(self._open.values()), list(self._series.values()), denied.error)
+            self._refusal = denied
+            self._fail(list(self._open.values()), list(self._series.values()), self._refused)
             return True
         requests = [request for request in self._open.values() if denied.meets(request.subject)]
         series = [one for one in self._series.values() if denied.meets(one[0])]
@@ -222,16 +228,20 @@ class Requester:
         self,
         requests: list[OpenRequest],
         series: list[tuple[str, asyncio.Queue[Message | ExecutorError]]],
-        error: ExecutorError,
+        error: Callable[[str], ExecutorError],
     ) -> None:
         for request in requests:
             self._open.pop(request.token, None)
             if not request.reply.done():
-                request.reply.set_exception(error)
-        for _, replies in series:
-            replies.put_nowait(error)
+                request.reply.set_exception(error(request.subject))
+        for subject, replies in series:
+            replies.put_nowait(error(subject))
 
-    def _lost(self) -> ConnectionLostError:
+    def _refused(self, _subject: str = "") -> PermissionDeniedError:
+        assert self._refusal is not None
+        return self._refusal.error(f"{self._inbox}*")
+
+    def _lost(self, _subject: str = "") -> ConnectionLostError:
         shown = self._connection.shown
         return ConnectionLostError(f"The connection to {shown} was lost before the reply.", url=shown)
 

@@ -210,7 +210,7 @@ class Owner:
         for payload, id in owners.items():
             self._end(payload)
             if self.on_denied is not None:
-                self.on_denied(id, denied.error)
+                self.on_denied(id, denied.error())
         return bool(owners) and self.on_denied is not None
 
     def _by_payload(self) -> list[tuple[bytes, _Serving]]:

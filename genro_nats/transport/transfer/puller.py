@@ -108,7 +108,7 @@ class Puller:
             return False
         pulls = [pull for pull in self._pulls.values() if denied.meets(pull.reference.owner)]
         for pull in pulls:
-            pull.fail(denied.error)
+            pull.fail(denied.error(pull.reference.owner))
         return bool(pulls)
 
     def _silent(self, pull: _Pull) -> TransportError:
