@@ -12,7 +12,7 @@ pool's subject::
     P.bulk.U.X.*          to one owner or puller of large payloads: pulls to
                           ``owner``, chunks to the pull's id
     P.api.U.C.*           JetStream's answers to one caller or worker
-    P.pull.W.N.>          to one puller of worker W: tasks and the server's words
+    P.pull.W.N.>          to an intake of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
 
 ``U`` is the user: 8 hex digits of the digest of its public nkey, "=" where
