@@ -46,13 +46,24 @@ class SecuredServer:
         self.facts = auth_init(directory, "--prefix", prefix, "--port", str(self.port), "--force", *arguments)
         config = Path(self.facts["config"])
         config.write_text(change(config.read_text()))
-        self._log = (directory / "server.log").open("wb")
-        self._process = subprocess.Popen([find_server(), "-c", config], stdout=self._log, stderr=self._log)
+        self._config = config
+        self._begin()
+
+    def _begin(self) -> None:
+        self._log = self._config.with_name("server.log").open("ab")
+        self._process = subprocess.Popen(
+            [find_server(), "-c", self._config], stdout=self._log, stderr=self._log
+        )
         try:
             self._await()
         except BaseException:
             self.stop()
             raise
+
+    def restart(self) -> None:
+        """Kill it and start it again, on the same port and store."""
+        self.stop()
+        self._begin()
 
     def _await(self) -> None:
         begin = time.monotonic()
