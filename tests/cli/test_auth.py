@@ -24,7 +24,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def valid(config: Path) -> bool:
-    command = [find_server(), "-t", "-c", config]
+    command = [str(find_server()), "-t", "-c", str(config)]
     return subprocess.run(command, capture_output=True, timeout=20, check=False).returncode == 0
 
 

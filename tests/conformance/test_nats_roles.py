@@ -30,9 +30,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecuredServer]:
     with SecuredServer(tmp_path_factory.mktemp("roles"), *bound) as server:
         factory = WorkerFactory(server.options("worker"))
         try:
-            for subject, options in _POOLS.items():
-                factory(subject, **options)
+            workers = [factory(subject, **options) for subject, options in _POOLS.items()]
             yield server
+            for worker in workers:
+                # Nobody else is told of what a worker may not do.
+                assert "does not allow this user" not in worker.stderr()
         finally:
             factory.stop()
 

@@ -156,11 +156,12 @@ FORBIDDEN = {
 ALLOWED = {
     "web": {
         "publish": "sec.call.idle sec.ask.idle.cancel.{web}.o.i sec.ask.idle.forget.=.=.i sec.blob.idle.b.1 "
-        "sec.worker.w",
+        "sec.worker.w $JS.API.DIRECT.GET.{B}.sec.blob.idle.b.1 $JS.API.STREAM.INFO.{B}",
         "subscribe": "sec.reply.{web}.c.* sec.told.idle.{web}.o.* sec.note.idle.progress.{web}.o.i",
     },
     "worker": {
-        "publish": "sec.presence.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B}",
+        "publish": "sec.presence.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
+        "$JS.API.STREAM.MSG.DELETE.{T} $JS.API.STREAM.CREATE.{B} sec.reply.{web}.c.i sec.bulk.{web}.x.i",
         "subscribe": "sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b $SRV.PING $SRV.*.genro-nats",
     },
     "manager": {
@@ -410,6 +411,32 @@ async def test_results_that_may_not_be_heard(lacking: Any) -> None:
         assert error.subject.startswith("sec.told.jobs.")
 
 
+async def test_inboxes_that_may_not_be_heard(lacking: Any) -> None:
+    def change(text: str) -> str:
+        text = without(r"sec\.note\.\*\.progress\.[0-9a-f]{8}\.\*\.\*")(text)
+        text = without(r"sec\.told\.\*\.=\.=\.\*")(text)
+        own = re.findall(r'"(sec\.bulk\.[0-9a-f]{8}\.\*\.\*)"', text)[1]  # the first one is the worker's
+        return without(re.escape(own))(text)
+
+    server, factory = lacking(change)
+    factory("jobs", max_workers=1, spares=0)
+    async with pool_of(server, "caller") as pool:
+        error = await refused(pool.submit(len, bytes(LARGE)), operation="subscribe")
+        assert error.subject.startswith("sec.bulk.")
+        task = await pool(time.sleep).options(id="own").enqueue(1)
+        error = await refused(task.result(timeout=10), operation="subscribe")
+        assert error.subject == "sec.told.jobs.=.=.own"
+        task = await pool.enqueue(time.sleep, 0.1)
+        error = await refused(anext(task.watch()), operation="subscribe")
+        assert error.subject.startswith("sec.note.jobs.progress.")
+
+
+async def test_a_worker_that_may_not_serve_tasks_leaves(lacking: Any) -> None:
+    _, factory = lacking(without(r"\$JS\.API\.INFO"))
+    with pytest.raises(ExecutorError, match=r"publish to '\$JS\.API\.INFO'"):
+        factory("jobs", max_workers=1, spares=0)
+
+
 async def test_answers_of_streams_that_may_not_be_heard(lacking: Any) -> None:
     server, _ = lacking(without(r"sec\.api\.[0-9a-f]{8}\.\*\.\*"))
     async with pool_of(server, "caller") as pool:
@@ -426,6 +453,17 @@ async def test_users_that_are_bound_to_no_pool_keep_apart_too(lacking: Any) -> N
         assert (await task.status()).state is TaskState.COMPLETED
         await refused(batch.task(task.id).result(timeout=10))
         await refused(anext(web.tasks()))
+
+
+async def test_what_was_told_during_an_outage_is_read_one_by_one(server: SecuredServer) -> None:
+    async with pool_of(server, "web") as web:
+        tasks = [await web.enqueue(abs, number) for number in range(3)]
+        assert [await task.result(timeout=10) for task in tasks] == [0, 1, 2]
+        outcomes = web._home.engine.tasks._outcomes  # type: ignore[union-attr]
+        subjects = [
+            outcomes._subjects.state(id) for id in (tasks[0].id, tasks[1].id, tasks[0].id[:16] + "0" * 16)
+        ]
+        assert list(await outcomes._last(subjects)) == subjects[:2]
 
 
 async def test_after_an_outage_a_caller_reads_its_own_results(
