@@ -16,6 +16,7 @@ import pytest
 
 from genro_nats import (
     CallTimeoutError,
+    ConnectionLostError,
     ExecutorError,
     NatsExecutor,
     PermissionDeniedError,
@@ -483,17 +484,21 @@ async def test_after_an_outage_a_caller_reads_its_own_results(
 
 async def test_keys_over_tls(tmp_path: Path) -> None:
     authority = Authority(tmp_path, "authority")
-    certificate = authority.issue("server")
-    tls = ("--tls-cert", certificate.cert, "--tls-key", certificate.key)
+    certificate, client = authority.issue("server"), authority.issue("client")
+    tls = ("--tls-cert", certificate.cert, "--tls-key", certificate.key, "--tls-ca", authority.file)
+    own = {"tls_ca": authority.file, "tls_cert": client.cert, "tls_key": client.key}
     with SecuredServer(tmp_path / "nats", *tls) as server:
         assert server.facts["url"].startswith("tls://")
-        factory = WorkerFactory({**server.options("worker"), "tls_ca": authority.file})
+        factory = WorkerFactory({**server.options("worker"), **own})
         try:
             factory("jobs", max_workers=1, spares=0)
-            async with pool_of(server, "caller", tls_ca=authority.file) as pool:
+            async with pool_of(server, "caller", **own) as pool:
                 assert await pool.submit(abs, -1) == 1
                 assert await pool.submit(len, bytes(LARGE)) == LARGE
-            async with pool_of(server, "observer", tls_ca=authority.file) as observer:
+            async with pool_of(server, "observer", **own) as observer:
                 await refused(observer.submit(abs, -1))
+            with pytest.raises(ConnectionLostError, match="tls_cert"):
+                async with pool_of(server, "caller", tls_ca=authority.file, connect_timeout=1) as stranger:
+                    await stranger.submit(abs, -1)
         finally:
             factory.stop()

@@ -12,7 +12,7 @@ from genro_nats.codec.reference import plain_subject
 from genro_nats.errors import DecodeError, ExecutorError
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
-from genro_nats.transport.nats import Connection, Message
+from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.subjects import bulk_inbox
 from genro_nats.transport.transfer.credit import chunk_size
 from genro_nats.transport.transfer.cutter import Feed
@@ -43,6 +43,7 @@ class Line:
         self.on_chunk: Chunk
         self.on_absent: Callable[[bytes], None]
         self._opening: asyncio.Task[None] | None = None
+        self._hearing: Subscription | None = None
         self._posts: set[asyncio.Task[None]] = set()
 
     def is_peer(self, subject: str) -> bool:
@@ -77,17 +78,19 @@ class Line:
             raise
 
     async def _open(self) -> None:
-        await self.connection.start()
-        await self.connection.subscribe(self._inbox + "*", self._received, taker=self._take)
+        if self._hearing is None:
+            await self.connection.start()
+            self._hearing = await self.connection.subscribe(
+                self._inbox + "*", self._received, taker=self._take
+            )
         await self.connection.flush()
         self.connection.denials.require(self._inbox + "*")
 
     async def aclose(self) -> None:
         """Leave the server, if it was ever reached."""
-        if self._opening is None:
-            return
-        self._opening.cancel()
-        await asyncio.wait([self._opening])
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._posts:
             await asyncio.wait(self._posts, timeout=0.5)
         for post in self._posts:
