@@ -82,6 +82,7 @@ __all__ = [
     "NoWorkersError",
     "NotAllowedError",
     "PayloadTooLargeError",
+    "PermissionDeniedError",
     "PoolOptions",
     "Priority",
     "ProcessExecutor",

@@ -20,6 +20,7 @@
     │   └── FunctionNotFoundError                the function is not importable over there
     ├── TransportError
     │   ├── ConnectionLostError                  the server stayed away too long
+    │   ├── PermissionDeniedError (also PermissionError)  the server forbids it to this user
     │   ├── StreamUnavailableError               a stream did not answer
     │   └── StreamError                          a stream refused what was asked
     │       ├── SequenceConflictError            somebody else wrote the subject first
@@ -53,6 +54,7 @@ __all__ = [
     "NoWorkersError",
     "NotAllowedError",
     "PayloadTooLargeError",
+    "PermissionDeniedError",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
@@ -199,6 +201,15 @@ class TransportError(ExecutorError):
 
 class ConnectionLostError(TransportError):
     """The server could not be reached, or stayed away too long. Fields: ``url`` (no secrets)."""
+
+
+class PermissionDeniedError(TransportError, PermissionError):
+    """The server does not allow this user to do that.
+
+    Fields: ``operation`` (publish or subscribe) and ``subject``.
+    """
+
+    retryable = False
 
 
 class StreamUnavailableError(TransportError):

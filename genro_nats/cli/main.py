@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "dead": "list, replay or drop what failed for good",
     "schedules": "list or remove recurring tasks",
     "server": "run the embedded nats-server in the foreground",
+    "auth": "write a nats-server configuration with a key and permissions for each role",
     "demo": "run one real job locally, over NATS and as a task, and kill children on the way",
     "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
 }

@@ -16,6 +16,7 @@ class NatsExecutor(HomedExecutor):
     """Sends each call to one of the workers that serve ``prefix`` + ``subject``."""
 
     kind = "nats"
+    _user: str | None = None
 
     @property
     def address(self) -> str:
@@ -42,10 +43,18 @@ class NatsExecutor(HomedExecutor):
             return super().task_backend
         return HomedTasks(self._settle, _tasks_of)
 
+    def _task_owner(self) -> str:
+        # A server's permissions can keep the outcomes of users apart by this. Not sooner: it reads a file.
+        if self._user is None:
+            from genro_nats.transport.identity import identity
+
+            self._user = identity(self.options)
+        return self._user + self._owner[len(self._user) :]
+
     def _make_engine(self) -> Engine:
         from genro_nats.executor.nats_engine import NatsEngine
 
-        return NatsEngine(self.options, name=self.name, owner=self._owner)
+        return NatsEngine(self.options, name=self.name, owner=self._task_owner())
 
 
 def _tasks_of(home: Home) -> TaskBackend:

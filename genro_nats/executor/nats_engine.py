@@ -9,7 +9,6 @@ it holds, and five silent seconds mean it is lost.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable
 from math import inf
@@ -21,13 +20,13 @@ from genro_nats.codec.reference import refer
 from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
-    ConfigurationError,
     ConnectionLostError,
     ExecutorClosedError,
     ExecutorError,
     ExecutorOverloadError,
     NoWorkersError,
     PayloadTooLargeError,
+    PermissionDeniedError,
     WorkerLostError,
 )
 from genro_nats.executor.incoming import ItemBuffer
@@ -41,7 +40,9 @@ from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
 from genro_nats.transport.backoff import backoff
+from genro_nats.transport.denials import Denied
 from genro_nats.transport.guard import make_guard
+from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
@@ -63,22 +64,21 @@ class NatsEngine:
         self._name = name
         self._subject = options.subject
         self._subjects = pool_subjects(options.prefix, options.subject)
-        self._inbox = caller_inbox(options.prefix, os.urandom(12).hex())
         self._fail_fast = options.overload == "fail"
         self._encoder = CallEncoder(options.codec, name)
         self._pending: dict[bytes, Pending] = {}
-        self._refusal: ConfigurationError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard = make_guard(options)
         self._connection = Connection(
             Address(options), f"genro-nats caller {name}", options.connect_timeout, self._guard
         )
+        self._inbox = caller_inbox(options.prefix, named_peer(identity(options), 24))
         self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
 
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Connect. Raises ConnectionLostError or ConfigurationError."""
+        """Connect. Raises ConnectionLostError, PermissionDeniedError or ConfigurationError."""
         self._loop = asyncio.get_running_loop()
         options = self._options
         self._transfer = Transfer(options, f"genro-nats caller {self._name}, payloads", self._guard)
@@ -98,12 +98,13 @@ class NatsEngine:
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
-        self._connection.on_error.append(self._denied)
+        self._connection.denials.listeners.append(self._denied)
+        self._transfer.owner.on_denied = self._payload_denied
         await self._connection.subscribe(self._inbox + "*", self._received, flawed=self._replies.distrusted)
         await self._connection.flush()
-        if self._refusal is not None:
+        if (refusal := self._connection.denials.refused(self._inbox + "*")) is not None:
             await self.aclose(wait=False)
-            raise self._refusal
+            raise refusal
 
     async def aclose(self, wait: bool = True) -> None:
         """Leave; with ``wait`` once every call has its reply."""
@@ -328,26 +329,22 @@ class NatsEngine:
             )
         )
 
-    def _denied(self, error: BaseException) -> None:
+    def _denied(self, denied: Denied) -> bool:
         """The server forbids what every call needs: no call without a worker so far will find one."""
-        text = str(error).lower()  # nats-py lowers the subject's case
-        subjects = (self._subjects.call, self._inbox + "*")
-        denied = next((s for s in subjects if f'"{s.lower()}"' in text), None)
-        if denied is None or "permissions violation" not in text:
-            return
-        publishing = denied == self._subjects.call
-        refusal = ConfigurationError(
-            f"The NATS server at {self._connection.shown} does not allow this user to "
-            f"{'publish' if publishing else 'subscribe'} to {denied!r}. "
-            "Grant it in the server's permissions, or check user, prefix and subject.",
-            executor=self._name,
-            subject=self._subject,
-        )
-        if not publishing:
-            self._refusal = refusal
+        subject = self._subjects.call if denied.publishing else self._inbox + "*"
+        if not denied.meets(subject):
+            return False
         for pending in self._pending.values():
             if not pending.worker:
-                pending.fail(refusal)
+                pending.fail(denied.error(subject))
+        return True
+
+    def _payload_denied(self, payload: bytes, error: PermissionDeniedError) -> None:
+        """The server forbids to send a call's arguments to the worker that asks for them."""
+        for pending in list(self._pending.values()):
+            if pending.reference is not None and pending.reference.payload == payload:
+                self._cancel_remote(pending)
+                pending.fail(error)
 
     def _url(self) -> str:
         return "embedded" if self._options.url == (EMBEDDED,) else self._connection.shown.replace(", ", ",")

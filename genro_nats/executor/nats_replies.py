@@ -21,6 +21,7 @@ from genro_nats.errors import (
     DecodeError,
     ExecutorError,
     PayloadTooLargeError,
+    PermissionDeniedError,
     TransportError,
     WorkerLostError,
 )
@@ -158,7 +159,7 @@ class Replies:
         return reference
 
     def _broken(self, pending: Pending, error: Exception) -> None:
-        if isinstance(error, TransportError):
+        if isinstance(error, TransportError) and not isinstance(error, PermissionDeniedError):
             error = WorkerLostError(
                 f"The result of a call of pool '{self._name}' could not be pulled from its worker, "
                 f"which has run it: {error}",

@@ -325,7 +325,11 @@ class Pool(BaseExecutor):
         call = self._called(function, args, kwargs, options, running_call.get())
         self._refuse_generator(call)
         stable = self._stable_name(call.function, name, task_options.by_value)
-        return TaskRequest(call, stable, task_options, self._owner)
+        return TaskRequest(call, stable, task_options, self._task_owner())
+
+    def _task_owner(self) -> str:
+        """What the ids of its tasks begin with."""
+        return self._owner
 
     def _stable_name(self, function: Callable[..., Any], name: str, by_value: bool) -> str:
         """``stable_name``, looked for once for a function that has one."""

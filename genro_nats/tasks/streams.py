@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from genro_nats.config import PoolOptions
+from genro_nats.errors import PermissionDeniedError
 from genro_nats.tasks.options import Priority
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
@@ -43,7 +44,10 @@ def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSp
         max_messages_per_subject=1,
         duplicate_window=1.0,
         allow_msg_ttl=True,
-        republish=(subjects.of("state", "*", "*"), subjects.of("told", "{{wildcard(1)}}", "{{wildcard(2)}}")),
+        republish=(
+            subjects.of("state", "*", "*", "*"),
+            subjects.of("told", *(f"{{{{wildcard({n})}}}}" for n in (1, 2, 3))),
+        ),
         **kept,  # type: ignore[arg-type]
     )
     dead = StreamSpec(
@@ -62,8 +66,22 @@ def consumer_spec(subjects: TaskSubjects, level: Priority, options: PoolOptions)
 
 
 async def ensure_streams(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
-    """Create what does not exist. Raises as ``ensure_stream``."""
-    for spec in stream_specs(subjects, options):
-        await ensure_stream(js, spec)
-    for level in LEVELS:
-        await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))
+    """Create what does not exist.
+
+    Raises:
+        PermissionDeniedError: it does not exist, and this user may not create it; or may not look.
+        ConfigurationError, TransportError: as ``ensure_stream``.
+    """
+    try:
+        for spec in stream_specs(subjects, options):
+            await ensure_stream(js, spec)
+        for level in LEVELS:
+            await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))
+    except PermissionDeniedError as error:
+        if ".CREATE." not in error.subject:
+            raise
+        raise PermissionDeniedError(
+            f"The streams of the tasks of {options.subject!r} do not exist yet, and this user may not create "
+            f"them: start a worker of that pool once, which does. {error}",
+            **error.fields,
+        ) from error

@@ -42,12 +42,11 @@ async def get_last(js: JetStream, stream: str, subject: str) -> StoredMessage | 
     Raises:
         StreamUnavailableError, ConnectionLostError: no answer for ten seconds, or no ``allow_direct``.
     """
-    where = f"{API}DIRECT.GET.{stream}"
-    if _wild(subject):
-        return await _single(js, where, json.dumps({"last_by_subj": subject}).encode())
-    found = await _single(js, f"{where}.{subject}", b"")  # a form that permissions can be given for
-    if found is not None and found.subject != subject:
-        raise StreamError(f"{where}.{subject} gave a message on {found.subject}.", subject=subject, code=0)
+    # Permissions can be given for this form, not for one with the subject in the body. Wildcards work here too.
+    where = f"{API}DIRECT.GET.{stream}.{subject}"
+    found = await _single(js, where, b"")
+    if found is not None and found.subject != subject and not _wild(subject):
+        raise StreamError(f"{where} gave a message on {found.subject}.", subject=subject, code=0)
     return found
 
 

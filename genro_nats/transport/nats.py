@@ -23,6 +23,7 @@ from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.client import DirectClient, close_client, forsake
+from genro_nats.transport.denials import Denials
 from genro_nats.transport.dialing import dial, refuse_if_final
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_block
@@ -64,7 +65,8 @@ class Connection(Sender):
         self.server_version = (0, 0, 0)
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
-        self.on_error: list[Callable[[BaseException], object]] = []
+        self.denials = Denials(lambda: self.shown)
+        self.on_error: list[Callable[[BaseException], object]] = [self.denials.heard]
 
     @property
     def connected(self) -> bool:
@@ -108,6 +110,7 @@ class Connection(Sender):
         client.direct = {}
         client.ended = lambda: self._on_closed(client)
         self._last_error = None
+        self.denials.forget()
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
 

@@ -7,11 +7,18 @@ carried out is unknown, and who asked must know whether asking again is safe.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import count
 from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import ConnectionLostError, StreamUnavailableError
+from genro_nats.errors import (
+    ConnectionLostError,
+    ExecutorError,
+    PermissionDeniedError,
+    StreamUnavailableError,
+)
+from genro_nats.transport.denials import Denied
 from genro_nats.transport.nats import Connection, Message, Subscription, When
 
 __all__ = ["OpenRequest", "Requester"]
@@ -35,9 +42,10 @@ class Requester:
         self._connection = connection
         self._inbox = inbox
         self._tokens = count(1)
-        self._open: dict[str, asyncio.Future[Message]] = {}
-        self._series: dict[str, asyncio.Queue[Message | None]] = {}
+        self._open: dict[str, OpenRequest] = {}
+        self._series: dict[str, tuple[str, asyncio.Queue[Message | ExecutorError]]] = {}
         self._subscription: Subscription | None = None
+        self._refusal: Denied | None = None  # the inbox can't be heard
         self._limits: dict[str, tuple[float, float, OpenRequest]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -47,6 +55,7 @@ class Requester:
             return
         self._loop = asyncio.get_running_loop()
         self._connection.on_down.append(self._fail_all)
+        self._connection.denials.listeners.append(self._denied)
         self._subscription = await self._connection.subscribe(f"{self._inbox}*", self._receive)
 
     async def aclose(self) -> None:
@@ -55,6 +64,7 @@ class Requester:
             return
         subscription, self._subscription = self._subscription, None
         self._connection.on_down.remove(self._fail_all)
+        self._connection.denials.listeners.remove(self._denied)
         self._fail_all()
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -69,17 +79,20 @@ class Requester:
         Raises:
             PayloadTooLargeError: more than the server takes.
             ConnectionLostError: there is no server now; nothing was sent.
+            PermissionDeniedError: the server does not let this user hear answers.
         """
+        if self._refusal is not None:
+            raise self._refused()
         token = str(next(self._tokens))
         reply: asyncio.Future[Message] = self._loop.create_future()
-        self._open[token] = reply
+        request = self._open[token] = OpenRequest(token, subject, reply)
         try:
             if not self._connection.publish_now(subject, data, self._inbox + token, headers):
                 await self._connection.publish(subject, data, self._inbox + token, headers)
         except BaseException:
             self._drop(token, reply)
             raise
-        return OpenRequest(token, subject, reply)
+        return request
 
     def post(
         self, subject: str, data: Buffer, block: bytes, timeout: float, when: When = When.SOON
@@ -90,10 +103,12 @@ class Requester:
         ``when``: as ``Connection.post``.
         """
         token = str(next(self._tokens))
-        if not self._connection.post(subject, data, self._inbox + token, block, when):
+        if self._refusal is not None or not self._connection.post(
+            subject, data, self._inbox + token, block, when
+        ):
             return None
         request = OpenRequest(token, subject, self._loop.create_future())
-        self._open[token] = request.reply
+        self._open[token] = request
         self._limit(request, timeout)
         return request
 
@@ -116,6 +131,7 @@ class Requester:
         Raises:
             StreamUnavailableError: no reply within ``timeout`` seconds.
             ConnectionLostError: the server went away meanwhile.
+            PermissionDeniedError: the server forbids the request to this user.
         """
         try:
             if not request.reply.done() and request.token not in self._limits:
@@ -155,16 +171,19 @@ class Requester:
 
         ``timeout``: seconds from one reply to the next. Raises as ``request``.
         """
+        if self._refusal is not None:
+            raise self._refused()
         token = str(next(self._tokens))
-        replies = self._series[token] = asyncio.Queue()
+        replies: asyncio.Queue[Message | ExecutorError] = asyncio.Queue()
+        self._series[token] = (subject, replies)
         try:
             await self._connection.publish(subject, data, self._inbox + token)
             found: list[Message] = []
             while not found or not found[-1].status:
                 async with asyncio.timeout(timeout):
                     message = await replies.get()
-                if message is None:
-                    raise self._lost()
+                if isinstance(message, ExecutorError):
+                    raise message
                 found.append(message)
             return found
         except TimeoutError:
@@ -174,14 +193,14 @@ class Requester:
 
     def _receive(self, message: Message) -> None:
         token = message.subject.rpartition(".")[2]
-        reply = self._open.pop(token, None)
+        request = self._open.pop(token, None)
         self._limits.pop(token, None)
-        if reply is None:
-            replies = self._series.get(token)
-            if replies is not None:
-                replies.put_nowait(message)
-        elif not reply.done():
-            reply.set_result(message)
+        if request is None:
+            series = self._series.get(token)
+            if series is not None:
+                series[1].put_nowait(message)
+        elif not request.reply.done():
+            request.reply.set_result(message)
 
     def _drop(self, token: str, reply: asyncio.Future[Message]) -> None:
         self._open.pop(token, None)
@@ -189,14 +208,40 @@ class Requester:
             reply.exception()  # looked at, so that asyncio does not report it as unseen
 
     def _fail_all(self) -> None:
-        waiting, self._open = self._open, {}
-        for reply in waiting.values():
-            if not reply.done():
-                reply.set_exception(self._lost())
-        for replies in self._series.values():
-            replies.put_nowait(None)
+        self._refusal = None
+        self._fail(list(self._open.values()), list(self._series.values()), self._lost)
 
-    def _lost(self) -> ConnectionLostError:
+    def _denied(self, denied: Denied) -> bool:
+        """The server forbids some of what is asked, or to hear any answer."""
+        if not denied.publishing:
+            if not denied.meets(f"{self._inbox}*"):
+                return False
+            self._refusal = denied
+            self._fail(list(self._open.values()), list(self._series.values()), self._refused)
+            return True
+        requests = [request for request in self._open.values() if denied.meets(request.subject)]
+        series = [one for one in self._series.values() if denied.meets(one[0])]
+        self._fail(requests, series, denied.error)
+        return bool(requests or series)
+
+    def _fail(
+        self,
+        requests: list[OpenRequest],
+        series: list[tuple[str, asyncio.Queue[Message | ExecutorError]]],
+        error: Callable[[str], ExecutorError],
+    ) -> None:
+        for request in requests:
+            self._open.pop(request.token, None)
+            if not request.reply.done():
+                request.reply.set_exception(error(request.subject))
+        for subject, replies in series:
+            replies.put_nowait(error(subject))
+
+    def _refused(self, _subject: str = "") -> PermissionDeniedError:
+        assert self._refusal is not None
+        return self._refusal.error(f"{self._inbox}*")
+
+    def _lost(self, _subject: str = "") -> ConnectionLostError:
         shown = self._connection.shown
         return ConnectionLostError(f"The connection to {shown} was lost before the reply.", url=shown)
 

@@ -6,26 +6,31 @@ pool's subject::
     P.call.S              calls; workers share them in the queue group "workers"
     P.control.S           to all workers of a pool: cancels, questions
     P.worker.W            to one worker: cancels, credits, acknowledgements
-    P.reply.C.*           to one caller: replies, items, beats; the last token
+    P.reply.U.C.*         to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
-    P.bulk.X.*            to one owner or puller of large payloads: pulls to
+    P.bulk.U.X.*          to one owner or puller of large payloads: pulls to
                           ``owner``, chunks to the pull's id
+    P.api.U.C.*           JetStream's answers to one caller or worker
     P.pull.W.N.>          to an intake of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
 
+``U`` is the user: 8 hex digits of the digest of its public nkey, "=" where
+it has none (see ``transport/identity.py``), so that a server's permissions
+can keep users apart.
+
 Of tasks, where ``T`` is the pool's subject as one token, ``L`` a priority,
-``K`` a key ("=": none), ``I`` a task's id and ``O`` the pool instance that
-made the id up ("=": somebody's own)::
+``K`` a key ("=": none), ``I`` a task's id and ``U.O`` the user and the pool
+instance that made the id up, its first 16 digits ("=.=": somebody's own)::
 
     P.task.T.now.L.K.I    to be run; of a schedule's runs ``I`` is its name
     P.task.T.later.L.K.I  to be run at a time
     P.schedule.T.N        a recurring one
-    P.state.T.O.I         its last known state, the outcome at the end
-    P.told.T.O.I          what was stored there, told by the server
-    P.ask.T.V.O.I         a request to the workers: V is cancel or forget
-    P.note.T.V.O.I        V is progress or checkpoint
-    P.index.T.V.O.I       the few tasks in state V, for lists
+    P.state.T.U.O.I       its last known state, the outcome at the end
+    P.told.T.U.O.I        what was stored there, told by the server
+    P.ask.T.V.U.O.I       a request to the workers: V is cancel or forget
+    P.note.T.V.U.O.I      V is progress or checkpoint
+    P.index.T.V.U.O.I     the few tasks in state V, for lists
     P.dead.T.I            dead letters
 """
 
@@ -46,6 +51,7 @@ __all__ = [
     "is_later",
     "is_made_up",
     "is_schedule",
+    "owner_tokens",
     "pool_subjects",
     "pull_inbox",
     "token",
@@ -68,7 +74,7 @@ def pool_subjects(prefix: str, subject: str) -> PoolSubjects:
 
 
 def caller_inbox(prefix: str, caller: str) -> str:
-    """Where one caller hears; append the call's id in hex, or ``*`` to subscribe."""
+    """Where one caller, ``U.C``, hears; append the call's id in hex, or ``*`` to subscribe."""
     return f"{prefix}.reply.{caller}."
 
 
@@ -78,7 +84,7 @@ def worker_inbox(prefix: str, worker: str) -> str:
 
 
 def bulk_inbox(prefix: str, peer: str) -> str:
-    """Where one side hears of large payloads; append ``owner`` or a pull's id in hex, or ``*`` to subscribe."""
+    """Where one side, ``U.X``, hears of large payloads; append ``owner`` or a pull's id in hex, or ``*``."""
     return f"{prefix}.bulk.{peer}."
 
 
@@ -88,7 +94,7 @@ def pull_inbox(prefix: str, worker: str, consumer: str) -> str:
 
 
 def api_inbox(prefix: str, who: str) -> str:
-    """Where one caller or worker hears JetStream's answers."""
+    """Where one caller or worker, ``U.C``, hears JetStream's answers."""
     return f"{prefix}.api.{who}."
 
 
@@ -106,6 +112,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9-]+")
 _MADE_UP: Final = re.compile(r"[0-9a-f]{32}")
 _ESCAPED: Final = re.compile(r"(?:=[0-9A-F]{2})+")
 NONE: Final = "="  # in place of a token; no text becomes this
+_NOBODY: Final = f"{NONE}.{NONE}"
 
 
 def token(text: str) -> str:
@@ -175,5 +182,10 @@ def is_made_up(id: str) -> bool:
     return _MADE_UP.fullmatch(id) is not None
 
 
+def owner_tokens(owner: str) -> str:
+    """``U.O`` of the pool instance whose tasks' ids begin with these 16 digits."""
+    return f"{owner[:8]}.{owner[8:16]}"
+
+
 def _owner(id: str) -> str:
-    return id[:16] if _MADE_UP.fullmatch(id) else NONE
+    return owner_tokens(id) if _MADE_UP.fullmatch(id) else _NOBODY

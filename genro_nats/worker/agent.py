@@ -70,13 +70,14 @@ class WorkerAgent:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
-        self.tasks = WorkerTasks(self._connection, connection.prefix, self.id, self._events)
+        self.tasks = WorkerTasks(self._connection, connection, self.id, self._events)
 
     async def run(self) -> int:
         """Serve until stopped; the exit code: 0 when every call in hand was finished, else 1.
 
         Raises:
             ConnectionLostError: no server at the start.
+            PermissionDeniedError: the server does not let it hear what a worker has to.
             Exception: what keeps a pool's children from starting.
         """
         await self._connection.start()
@@ -110,6 +111,7 @@ class WorkerAgent:
                 self.tasks.add(service, pool.options)
             await self.tasks.start()
             await connection.flush()
+            connection.denials.require()
             self._announce()
             await self._stopping.wait()
             return await self._drain()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from genro_nats import NatsExecutor
 from genro_nats.cli.arguments import CommandParser
 from genro_nats.config import ConfigSource
 from genro_nats.testing import NatsServer, WorkerFactory
+from tests.secured import SecuredServer
 
 TEXT = (Path(__file__).parents[2] / "README.md").read_text()
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
@@ -130,6 +133,24 @@ def test_the_commands_about_tasks_exist() -> None:
         parser = CommandParser(prog=name)
         import_module(f"genro_nats.cli.{name}").add_arguments(parser)
         assert parser.parse_args(arguments).subject == ["tasks.reports"]
+
+
+def test_the_roles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands as they stand, but for the port."""
+    monkeypatch.chdir(tmp_path)
+    lines = re.findall(r"^\$ genro-nats (.*nats(?: |/).*)$", TEXT.split("## Who may do what")[1], re.M)
+    init, worker = (line.split() for line in lines[:2])
+    with SecuredServer(Path(init[2]), *init[3:], prefix="genro") as server:
+        assert set(worker) >= {"--nkey", "nats/worker.nk"} and Path("nats/worker.nk").is_file()
+        assert init[4] == worker[worker.index("--subject") + 1]
+        factory = WorkerFactory(server.options("worker"))
+        try:
+            factory(init[4], max_workers=1, spares=0)
+            pool = NatsExecutor("web", subject=init[4], **server.options("web"))
+            assert pool(len).call([1]) == 1
+            asyncio.run(pool.aclose())
+        finally:
+            factory.stop()
 
 
 def test_the_mixin(tmp_path: Path) -> None:

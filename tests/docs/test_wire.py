@@ -42,7 +42,7 @@ def test_the_header_and_its_limits() -> None:
 
 def test_the_subjects() -> None:
     pool = subjects.pool_subjects("P", "S")
-    for subject in (*pool, subjects.worker_inbox("P", "W"), subjects.caller_inbox("P", "C") + "<call id>"):
+    for subject in (*pool, subjects.worker_inbox("P", "W"), subjects.caller_inbox("P", "U.C") + "<call id>"):
         assert f"`{subject}`" in TEXT
 
 
@@ -62,10 +62,10 @@ def test_the_subjects_of_tasks_and_their_streams() -> None:
         one.task("L", "K", "I"): one.tasks_stream,
         one.task("L", "K", "I", later=True): one.tasks_stream,
         one.of("schedule", "N"): one.tasks_stream,
-        one.state("I").replace("=", "O"): one.states_stream,
-        one.told("I").replace("=", "O"): "",
+        one.state("I").replace("=.=", "U.O"): one.states_stream,
+        one.told("I").replace("=.=", "U.O"): "",
         **{
-            one.about(room, "V", "I").replace("=", "O"): one.states_stream
+            one.about(room, "V", "I").replace("=.=", "U.O"): one.states_stream
             for room in ("ask", "note", "index")
         },
         one.of("dead", "I"): one.dead_stream,

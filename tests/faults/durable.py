@@ -134,7 +134,7 @@ async def open_ledger(options: PoolOptions) -> AsyncIterator[Ledger]:
     try:
         await js.insist(lambda: ensure_streams(js, subjects, options), 20)
         ledger = Ledger(js, subjects)
-        await connection.subscribe(subjects.of("told", "*", "*"), ledger.heard)
+        await connection.subscribe(subjects.of("told", "*", "*", "*"), ledger.heard)
         await connection.flush()
         yield ledger
     finally:

@@ -15,6 +15,7 @@ from genro_nats.errors import DecodeError, TaskError, TaskFailedError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import owner_tokens
 from tests.faults import task_jobs
 from tests.faults.conftest import Notes, Worker, until
 from tests.faults.durable import TaskFleet
@@ -171,17 +172,17 @@ async def test_foreign_objects_on_the_subjects_between(
         watch = task.watch()
         await anext(watch)
         await notes.wait()
-        owner = task.id[:16]
+        owner = owner_tokens(task.id)
         for subject in (
             subjects.told(task.id),
             subjects.of("told", owner, "zz=zz"),
             subjects.about("note", "progress", task.id),
             subjects.of("ask", "x"),
-            subjects.of("ask", "cancel", "=", "unknown"),
-            subjects.of("ask", "cancel", "=", "=ZZ=FF"),
+            subjects.of("ask", "cancel", "=", "=", "unknown"),
+            subjects.of("ask", "cancel", "=", "=", "=ZZ=FF"),
             subjects.of("ask", "cancel", "a", "b", "c", "d"),
-            subjects.of("ask", "dance", "=", "y"),
-            subjects.of("ask", "forget", "=", "unknown"),
+            subjects.of("ask", "dance", "=", "=", "y"),
+            subjects.of("ask", "forget", "=", "=", "unknown"),
         ):
             for data in RECORDS.values():
                 await connection.publish(subject, data)

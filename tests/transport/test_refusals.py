@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from genro_nats import ConfigurationError, ConnectionLostError, ExecutorError, NatsExecutor
+from genro_nats import (
+    ConfigurationError,
+    ConnectionLostError,
+    ExecutorError,
+    NatsExecutor,
+    PermissionDeniedError,
+)
 from tests.transport.brokers import Brokers
 from tests.transport.identities import Authority, Key, Tenancy
 
@@ -141,7 +147,7 @@ async def test_a_forbidden_subject_ends_the_call(brokers: Brokers, subject: str)
     )
     login = {"user": "app", "password": "right"}
     error = await refusal(url=broker.url(), prefix="Big", subject="tasks.way", **login)
-    assert isinstance(error, ConfigurationError)
+    assert isinstance(error, PermissionDeniedError) and isinstance(error, PermissionError)
     assert denied in str(error) and subject.rstrip(">") in str(error)
 
 

@@ -35,10 +35,11 @@ from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
 from genro_nats.transport.clock import ServerClock
+from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.streams import stream_exists
-from genro_nats.transport.subjects import TaskSubjects, api_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox
 
 __all__ = ["NatsTasks"]
 
@@ -57,7 +58,9 @@ class NatsTasks:
         self._codecs = encoder.codecs
         self._name = name
         self._subjects = subjects = TaskSubjects(options.prefix, options.subject)
-        self._js = js = JetStream(connection, api_inbox(options.prefix, owner))
+        self._js = js = JetStream(
+            connection, api_inbox(options.prefix, f"{identity(options) or NONE}.{owner}")
+        )
         self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from genro_nats.codec.signing import Flaw
-from genro_nats.errors import DecodeError, ExecutorError, TaskNotFoundError
+from genro_nats.errors import DecodeError, ExecutorError, PermissionDeniedError, TaskNotFoundError
 from genro_nats.tasks.record import Stored
 from genro_nats.tasks.store import StateStore
-from genro_nats.transport.direct import multi_last
+from genro_nats.transport.direct import StoredMessage, get_last, multi_last
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, Subscription
-from genro_nats.transport.subjects import TaskSubjects, from_token
+from genro_nats.transport.subjects import TaskSubjects, from_token, is_made_up, owner_tokens
 
 __all__ = ["Outcomes"]
 
@@ -29,6 +29,7 @@ log: Final = logging.getLogger("genro_nats.executor")
 _EXPECTED: Final = 100_000  # own tasks whose end is expected; of the oldest beyond that the outcome is read
 _AGAIN: Final = 1.0  # seconds until what could not be read after an outage is read again
 _ELECTED: Final = "$JS.EVENT.ADVISORY.STREAM.LEADER_ELECTED."
+_TOGETHER: Final = 100  # states read one by one at a time
 _RECENT: Final = 1000  # outcomes kept that nobody has waited for yet
 _RECENT_BYTES: Final = 16 << 20
 
@@ -69,16 +70,18 @@ class Outcomes:
         self._elected: Subscription | None = None
 
     async def start(self) -> None:
-        """Hear of own tasks from now on."""
+        """Hear of own tasks from now on. Raises PermissionDeniedError."""
         connection = self._js.connection
         self._own = await connection.subscribe(
-            self._subjects.of("told", self._owner, "*"), self._told, flawed=self._distrusted
+            self._subjects.of("told", owner_tokens(self._owner), "*"), self._told, flawed=self._distrusted
         )
         connection.on_down.append(self._missed)
         connection.on_up.append(self._came_back)
         # A leader that was killed may have stored what it did not tell any more.
         elected = f"{_ELECTED}{self._subjects.states_stream}"
         self._elected = await connection.subscribe(elected, self._leader_elected)
+        await connection.flush()
+        connection.denials.require(self._own.subject)
 
     async def aclose(self, error: ExecutorError) -> None:
         """Hear no more; who waits gets ``error``."""
@@ -147,10 +150,20 @@ class Outcomes:
         try:
             if not sure:
                 await self._look(id, waiter, exists)
+            self.require(id)
             return await waiter
         finally:
             entry.waiters.discard(waiter)
             await self._release(id, entry)
+
+    def require(self, id: str) -> None:
+        """Raise PermissionDeniedError if the server does not let us hear of this task.
+
+        It is known once something was asked after the first ``listen`` or ``wait``.
+        """
+        entry = self._entries.get(id)
+        if entry is not None and entry.subscription is not None:
+            self._js.connection.denials.require(entry.subscription.subject)
 
     async def _look(
         self, id: str, waiter: asyncio.Future[Stored], exists: Callable[[str], Awaitable[object]]
@@ -184,7 +197,7 @@ class Outcomes:
         if entry is None:
             entry = self._entries[id] = _Entry()
             told = self._subjects.told(id)
-            if told.split(".")[-2] != self._owner:
+            if not id.startswith(self._owner) or not is_made_up(id):
                 entry.subscription = await self._js.connection.subscribe(
                     told, self._told, flawed=self._distrusted
                 )
@@ -273,7 +286,7 @@ class Outcomes:
         while True:
             wanted = {self._subjects.state(id): id for id in self._entries}
             try:
-                found = await multi_last(self._js, self._subjects.states_stream, list(wanted))
+                found = await self._last(list(wanted))
                 break
             except ExecutorError as error:
                 log.warning("states of tasks could not be read after an outage yet: %s", error)
@@ -285,6 +298,18 @@ class Outcomes:
                 self._read(wanted[subject], message.data, message.seq)
         for id in set(wanted.values()) - {wanted[subject] for subject in found}:
             await self._fail_if_gone(id)
+
+    async def _last(self, subjects: list[str]) -> dict[str, StoredMessage]:
+        stream = self._subjects.states_stream
+        try:
+            return await multi_last(self._js, stream, subjects)
+        except PermissionDeniedError:
+            # Together they are named in the body, where a server can't see whose they are.
+            found: dict[str, StoredMessage] = {}
+            for begin in range(0, len(subjects), _TOGETHER):
+                page = (get_last(self._js, stream, one) for one in subjects[begin : begin + _TOGETHER])
+                found |= {one.subject: one for one in await asyncio.gather(*page) if one is not None}
+            return found
 
     async def _fail_if_gone(self, id: str) -> None:
         """An outage may outlast the time for which an outcome is kept: nobody will tell it any more."""

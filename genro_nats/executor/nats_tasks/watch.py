@@ -36,11 +36,13 @@ class Watch:
         self._progress: Subscription | None = None
 
     async def start(self) -> None:
-        """Begin. Raises TaskNotFoundError."""
+        """Begin. Raises TaskNotFoundError, PermissionDeniedError."""
         await self._outcomes.listen(self._id, self._told)
         self._progress = await self._connection.subscribe(self._subject, self._progressed)
         try:
             status, seq = await self._lookup.status(self._id)
+            self._connection.denials.require(self._subject)
+            self._outcomes.require(self._id)
         except BaseException:
             await self.aclose()
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -15,7 +14,7 @@ from genro_nats.errors import DecodeError, ExecutorError
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.nats import Connection, Message
+from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.subjects import bulk_inbox
 from genro_nats.transport.transfer.credit import chunk_size
 from genro_nats.transport.transfer.cutter import Feed, Taker
@@ -39,11 +38,11 @@ class Line:
     """
 
     def __init__(
-        self, address: Address, name: str, prefix: str, connect_timeout: float, guard: Guard
+        self, address: Address, name: str, prefix: str, connect_timeout: float, peer: str, guard: Guard
     ) -> None:
         self._guard = guard
         self.connection = Connection(address, name, connect_timeout=connect_timeout, guard=guard)
-        self._inbox = bulk_inbox(prefix, os.urandom(12).hex())
+        self._inbox = bulk_inbox(prefix, peer)
         self._peers = bulk_inbox(prefix, "").rstrip(".") + "."
         self.owner_subject = self._inbox + "owner"
         self.on_frame: Callable[[Frame], None]
@@ -51,6 +50,7 @@ class Line:
         self.on_absent: Callable[[bytes], None]
         self.on_flawed: Callable[[bytes, Flaw], None]
         self._opening: asyncio.Task[None] | None = None
+        self._hearing: Subscription | None = None
         self._posts: set[asyncio.Task[None]] = set()
 
     def is_peer(self, subject: str) -> bool:
@@ -73,7 +73,7 @@ class Line:
         return chunk_size(self.connection.max_payload, HEADER_SIZE)
 
     async def open(self) -> None:
-        """Connect, unless that was done. Raises ConnectionLostError."""
+        """Connect, unless that was done. Raises ConnectionLostError, PermissionDeniedError."""
         if self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._open())
         opening = self._opening
@@ -85,19 +85,20 @@ class Line:
             raise
 
     async def _open(self) -> None:
-        await self.connection.start()
-        taker: Taker = self._take
-        if self._guard.keyed:
-            taker = Unsealing(self._guard, self._inbox, self._take, self.on_flawed)
-        await self.connection.subscribe(self._inbox + "*", self._received, taker=taker)
+        if self._hearing is None:
+            await self.connection.start()
+            taker: Taker = self._take
+            if self._guard.keyed:
+                taker = Unsealing(self._guard, self._inbox, self._take, self.on_flawed)
+            self._hearing = await self.connection.subscribe(self._inbox + "*", self._received, taker=taker)
         await self.connection.flush()
+        self.connection.denials.require(self._inbox + "*")
 
     async def aclose(self) -> None:
         """Leave the server, if it was ever reached."""
-        if self._opening is None:
-            return
-        self._opening.cancel()
-        await asyncio.wait([self._opening])
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait([self._opening])
         if self._posts:
             await asyncio.wait(self._posts, timeout=0.5)
         for post in self._posts:

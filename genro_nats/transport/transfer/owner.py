@@ -18,8 +18,9 @@ from typing import Final
 
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, size
 from genro_nats.codec.reference import Reference
-from genro_nats.errors import DecodeError, ExecutorError
+from genro_nats.errors import DecodeError, ExecutorError, PermissionDeniedError
 from genro_nats.transport.abandoned import drop_task
+from genro_nats.transport.denials import Denied
 from genro_nats.transport.transfer.line import Line
 
 __all__ = ["PULL", "Owner"]
@@ -91,7 +92,9 @@ class Owner:
         self._work = asyncio.Event()
         self._sending = self._loop.create_task(self._send())
         self.moved_at = 0.0  # when something was last asked for or sent, in event loop time
+        self.on_denied: Callable[[bytes, PermissionDeniedError], None] | None = None
         line.connection.on_down.append(self._forget_servings)
+        line.connection.denials.listeners.append(self._denied)
 
     def __len__(self) -> int:
         return len(self._payloads)
@@ -198,6 +201,20 @@ class Owner:
         """Pullers ask again once there is a connection."""
         for serving in list(self._servings.values()):
             self._end(serving.payload)
+
+    def _denied(self, denied: Denied) -> bool:
+        """The server does not let us send to a puller."""
+        if not denied.publishing:
+            return False
+        owners = {serving.payload: id for id, serving in self._by_payload() if denied.meets(serving.subject)}
+        for payload, id in owners.items():
+            self._end(payload)
+            if self.on_denied is not None:
+                self.on_denied(id, denied.error())
+        return bool(owners) and self.on_denied is not None
+
+    def _by_payload(self) -> list[tuple[bytes, _Serving]]:
+        return [(id, one.serving) for id, one in self._payloads.items() if one.serving is not None]
 
     # -- sending ------------------------------------------------------------
 

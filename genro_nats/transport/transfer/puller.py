@@ -11,6 +11,7 @@ from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.codec.reference import Reference
 from genro_nats.codec.signing import Flaw
 from genro_nats.errors import ConnectionLostError, DecodeError, ExecutorError, TransportError
+from genro_nats.transport.denials import Denied
 from genro_nats.transport.transfer.credit import GIVE_UP, Step, Window
 from genro_nats.transport.transfer.cutter import Feed
 from genro_nats.transport.transfer.line import Line
@@ -55,6 +56,7 @@ class Puller:
         self._loop = asyncio.get_running_loop()
         self._pulls: dict[bytes, _Pull] = {}
         self._turns = asyncio.Semaphore(AT_ONCE)
+        line.connection.denials.listeners.append(self._denied)
 
     async def pull(
         self, reference: Reference, sink: Sink, on_moved: Callable[[], None] | None = None
@@ -65,6 +67,7 @@ class Puller:
 
         Raises:
             ConnectionLostError: its owner is gone, or fell silent for ten seconds.
+            PermissionDeniedError: the server does not let us ask its owner.
             DecodeError: what comes is not what was announced; and whatever the sink raises.
         """
         if not self._line.is_peer(reference.owner):
@@ -100,6 +103,14 @@ class Puller:
             self._ask(pull)
         elif step is Step.GIVE_UP:
             pull.fail(self._silent(pull))
+
+    def _denied(self, denied: Denied) -> bool:
+        if not denied.publishing:
+            return False
+        pulls = [pull for pull in self._pulls.values() if denied.meets(pull.reference.owner)]
+        for pull in pulls:
+            pull.fail(denied.error(pull.reference.owner))
+        return bool(pulls)
 
     def _silent(self, pull: _Pull) -> TransportError:
         window = pull.window

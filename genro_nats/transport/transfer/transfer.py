@@ -10,6 +10,7 @@ from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.transport.address import Address
 from genro_nats.transport.guard import Guard
+from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.transfer.line import Line
 from genro_nats.transport.transfer.owner import Owner
 from genro_nats.transport.transfer.puller import Puller, Sink
@@ -22,7 +23,10 @@ class Transfer:
 
     def __init__(self, options: PoolOptions, name: str, guard: Guard | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self.line = Line(Address(options), name, options.prefix, options.connect_timeout, guard or Guard())
+        peer = named_peer(identity(options), 24)
+        self.line = Line(
+            Address(options), name, options.prefix, options.connect_timeout, peer, guard or Guard()
+        )
         self.owner = Owner(self.line)
         self._puller = Puller(self.line)
         self.line.on_frame = self._received

@@ -126,7 +126,7 @@ class Asks:
 
     @staticmethod
     def _read(subject: str) -> tuple[str, str]:
-        *_, verb, _owner, id = subject.split(".")
+        *_, verb, _user, _owner, id = subject.split(".")
         return verb, from_token(id)
 
     def is_cancelled(self, task: TaskMessage, delivery: Delivery) -> bool:

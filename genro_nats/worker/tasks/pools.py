@@ -7,11 +7,12 @@ import logging
 from typing import Any, Final
 
 from genro_nats.config import PoolOptions
-from genro_nats.errors import ExecutorError, TransportError
+from genro_nats.errors import ExecutorError, PermissionDeniedError, TransportError
 from genro_nats.events import Events
+from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.subjects import api_inbox
+from genro_nats.transport.subjects import NONE, api_inbox
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.service import TaskService
 
@@ -25,8 +26,9 @@ _AGAIN: Final = 5.0  # seconds until JetStream is looked for again
 class WorkerTasks:
     """Starts a TaskService per pool. A server without JetStream is waited for: calls need none."""
 
-    def __init__(self, connection: Connection, prefix: str, worker: str, events: Events) -> None:
-        self._js = JetStream(connection, api_inbox(prefix, worker))
+    def __init__(self, connection: Connection, options: PoolOptions, worker: str, events: Events) -> None:
+        inbox = api_inbox(options.prefix, f"{identity(options) or NONE}.{worker}")
+        self._js = JetStream(connection, inbox)
         self._worker = worker
         self._events = events
         self._services: dict[str, TaskService] = {}
@@ -43,11 +45,13 @@ class WorkerTasks:
         """Take tasks.
 
         Raises:
-            StreamMismatchError, ServerTooOldError: as their texts say.
+            StreamMismatchError, ServerTooOldError, PermissionDeniedError: as their texts say.
         """
         await self._js.start()
         try:
             await self._start_services()
+        except PermissionDeniedError:
+            raise  # waiting would not help
         except TransportError as error:
             self._events("tasks.unavailable", error=str(error))
             self._retrying = asyncio.create_task(self._retry())
@@ -63,9 +67,9 @@ class WorkerTasks:
             await asyncio.sleep(_AGAIN)
             try:
                 await self._start_services()
-            except TransportError:
-                continue
             except ExecutorError as error:
+                if isinstance(error, TransportError) and not isinstance(error, PermissionDeniedError):
+                    continue
                 log.error("durable tasks are not served: %s", error)
                 self._events("tasks.refused", error=str(error))
                 return
