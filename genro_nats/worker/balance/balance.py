@@ -1,0 +1,316 @@
+"""Calls that wait here go to workers with free children, and free children here ask for calls that wait there.
+
+Who has calls waiting says so to all (WAITING). Who has free children then, or
+gets one later, asks one of them (TAKE), and is handed calls: the same frames,
+with one hop more, on a subject of its own. A call is dropped here before it
+is sent there, and only a call that no child has begun is handed on. A worker
+that is alone says nothing but that it is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import islice
+from math import inf
+from random import uniform
+from typing import Any, Final, Protocol, cast
+
+from genro_nats.codec.frame import Buffer, Frame, FrameKind, check, decode_all, encode, passed_on
+from genro_nats.errors import ConnectionLostError, DecodeError
+from genro_nats.executor.children.pool import ChildPool
+from genro_nats.executor.children.work import Work
+from genro_nats.transport.nats import Connection, Message
+from genro_nats.worker.balance import decisions
+from genro_nats.worker.balance.peers import Peers
+
+__all__ = ["Balance", "Holder", "Movable"]
+
+log: Final = logging.getLogger("genro_nats.worker")
+
+_CALL: Final = bytes([FrameKind.CALL])
+_AGAIN: Final = 0.5  # seconds between two words about calls that still wait
+_LIFE: Final = 2  # ticks between two signs of life
+_LEAVING: Final = 0.5  # seconds for calls that were asked for before leaving
+_SCAN: Final = 64  # calls looked at for one that may be handed on
+_MOVED: Final = 10_000  # calls remembered that were handed on
+
+
+class Movable(Work):
+    """A call that may be handed on: its reply subject, its hops so far; ``announced`` stands for a large one."""
+
+    __slots__ = ("announced", "hops", "reply", "urgent")
+
+    announced: bytes
+    hops: int
+    reply: str
+    urgent: bool  # it must not queue
+
+    @property
+    def message(self) -> bytes:
+        """The call as it came, while no child has it."""
+        return self.announced or b"".join(cast("Sequence[Buffer]", self.parts))
+
+
+class Holder(Protocol):
+    """Whose calls these are."""
+
+    children: ChildPool
+
+    def called(self, message: Message) -> object: ...
+    def obey(self, frame: Frame) -> object: ...
+    def refuse(self, reply: str, id: bytes) -> object: ...
+    def handed_on(self, work: Any) -> object: ...
+    def admit(self, work: Any) -> object: ...
+
+
+class Balance:
+    """One worker among those of its pool. ``group``: the subject that all of them hear."""
+
+    def __init__(self, connection: Connection, group: str, holder: Holder) -> None:
+        self.address = f"{group}.{os.urandom(8).hex()}"
+        self.peers = Peers()
+        self.counts = {"handed_on": 0, "taken": 0}
+        self._connection = connection
+        self._group = group
+        self._holder = holder
+        self._lobby: dict[
+            bytes, Any
+        ] = {}  # large calls that came while no child was free: nothing is pulled yet
+        self._moved: OrderedDict[bytes, str] = OrderedDict()
+        self._telling: asyncio.TimerHandle | None = None
+        self._looking: asyncio.TimerHandle | None = None
+        self._told_at = -inf
+        self._ticks = 0
+        self._loop = asyncio.get_running_loop()
+        self._started = False
+        self._leaving = False
+        self._left = False
+        self._settled = asyncio.Event()
+
+    async def start(self) -> None:
+        """Hear the others, and let them know."""
+        await self._connection.subscribe(self._group, self._heard)
+        await self._connection.subscribe(self.address, self._heard)
+        self._started = True
+        self._tell_all(0)
+
+    async def leave(self) -> None:
+        """Ask for no more, and wait a moment for what was asked for."""
+        try:
+            await self._last_answers()
+        finally:
+            self._left = True
+
+    async def _last_answers(self) -> None:
+        self._leaving = True
+        self._tell_all(-1)
+        deadline = self._loop.time() + _LEAVING
+        while self.peers.asked(self._loop.time()) and (left := deadline - self._loop.time()) > 0:
+            self._settled.clear()
+            try:
+                async with asyncio.timeout(left):
+                    await self._settled.wait()
+            except TimeoutError:
+                return
+
+    def aclose(self) -> None:
+        """End what is still planned."""
+        self._leaving = True
+        self._listen()
+        for handle in (self._telling, self._looking):
+            if handle is not None:
+                handle.cancel()
+
+    def tick(self) -> None:
+        """Once a second: show that this worker lives."""
+        self._ticks += 1
+        self.peers.expire(self._loop.time())
+        self._listen()
+        if self._ticks % _LIFE == 0 and self._started and not self._leaving:
+            self._tell_all(self._surplus())
+
+    def _listen(self) -> None:
+        """Hear of the children only while somebody could take calls or give some."""
+        listens = len(self.peers) > 0 and not self._leaving
+        children = self._holder.children
+        children.on_wait = self._waits if listens else None
+        children.on_room = self._look if listens else None
+
+    # -- here calls wait ----------------------------------------------------
+
+    def keep(self, work: Movable) -> bool:
+        """May a large call wait in the lobby, since its arguments should be pulled where it will run?"""
+        if not len(self.peers) or self._leaving or not decisions.may_move(work.hops):
+            return False
+        if self._holder.children.room() - len(self._lobby) > 0:
+            return False
+        self._lobby[work.id] = work
+        if not work.urgent:
+            self._loop.call_later(decisions.LOBBY, self._admit, work)
+        self._waits()
+        return True
+
+    def drop(self, work: Movable) -> None:
+        """A call is not held here any more."""
+        self._lobby.pop(work.id, None)
+
+    def _admit(self, work: Movable) -> None:
+        if self._lobby.pop(work.id, None) is not None:
+            self._holder.admit(work)
+
+    def _surplus(self) -> int:
+        return self._holder.children.surplus + len(self._lobby)
+
+    def _waits(self) -> None:
+        if self._telling is None:
+            brief = self._holder.children.all_brief
+            pause = decisions.delay(brief=brief, since=self._loop.time() - self._told_at)
+            self._telling = self._loop.call_later(pause, self._tell)
+
+    def _tell(self) -> None:
+        """Tell all how many calls wait, again and again while some do."""
+        self._telling = None
+        count = self._surplus()
+        if count and not self._leaving:
+            self._told_at = self._loop.time()
+            self._tell_all(count)
+            self._telling = self._loop.call_later(_AGAIN * max(1, len(self.peers) / 16), self._tell)
+
+    def _give(self, peer: str, asked: int) -> None:
+        """One has children for that many calls: hand them on, the oldest first, and say what is left."""
+        children = self._holder.children
+        recalled = not self._lobby and not children.queue and asked > 0
+        if recalled:
+            children.recall()
+        works = self._movable(asked)
+        short = sum(children.is_brief(work.key) and not work.large for work in works) == len(works)
+        count = decisions.share(asked, max(len(works), self._surplus() if short else 0), brief=short)
+        given = sum(self._hand(work, peer) for work in works[:count])
+        if recalled:
+            children.on_capacity()
+        left = self._surplus() if given >= asked else 0
+        self._send(peer, FrameKind.WAITING, -1 if self._leaving else left)
+        if not left and self._telling is not None:
+            self._telling.cancel()  # the next call that waits is told at once
+            self._telling = None
+
+    def _movable(self, asked: int) -> list[Movable]:
+        most = max(asked, decisions.AT_ONCE)
+        found = [*self._lobby.values(), *islice(self._holder.children.queue, most + _SCAN)]
+        works = [work for work in found if isinstance(work, Movable) and decisions.may_move(work.hops)]
+        return works[:most]
+
+    def _hand(self, work: Movable, peer: str) -> bool:
+        """Hand one call on; False: it stays."""
+        left = work.deadline - self._loop.time()
+        if left <= 0:
+            return False
+        try:
+            if not self._connection.publish_now(peer, passed_on(work.message, left), work.reply):
+                return False
+        except ConnectionLostError:
+            return False
+        self._lobby.pop(work.id, None)
+        self._holder.children.part_with(work)
+        self._holder.handed_on(work)
+        self.counts["handed_on"] += 1
+        self._moved[work.id] = peer
+        if len(self._moved) > _MOVED:
+            self._moved.popitem(last=False)
+        return True
+
+    def follow(self, frame: Frame) -> bool:
+        """Send a cancel or credit after its call; False: the call was not handed on."""
+        peer = self._moved.get(frame.id)
+        return peer is not None and self._post(peer, encode(frame))
+
+    # -- here children are free ---------------------------------------------
+
+    def _look(self) -> None:
+        """A child may be free: pull what is in the lobby, or ask who has calls waiting."""
+        self._looking = None
+        if self._lobby and self._holder.children.room() > 0:
+            self._admit(next(iter(self._lobby.values())))
+        if not self.peers.some_wait or self._leaving:
+            return
+        now = self._loop.time()
+        while found := decisions.wanted(
+            self.peers.waiting(now), self.peers.asked(now), self._holder.children.room()
+        ):
+            peer, count = found
+            self.peers.ask(peer, count, now)
+            if not self._send(peer, FrameKind.TAKE, count):
+                self.peers.answered(peer)
+                return
+
+    # -- what others say ----------------------------------------------------
+
+    def _heard(self, message: Message) -> None:
+        if message.status:
+            self.peers.unanswered()
+        elif message.reply != self.address:
+            try:
+                self._hear(message)
+            except DecodeError as error:
+                log.warning("a message on %s that can't be read: %s", message.subject, error)
+
+    def _hear(self, message: Message) -> None:
+        if message.subject == self.address and message.data[3:4] == _CALL:
+            self._handed(message)
+            return
+        for frame in decode_all(message.data):
+            self._frame(frame, message)
+
+    def _handed(self, message: Message) -> None:
+        if self._left:
+            self._holder.refuse(message.reply, check(message.data).id)
+            return
+        self.counts["taken"] += 1
+        self._holder.called(message)
+
+    def _frame(self, frame: Frame, message: Message) -> None:
+        peer = message.reply
+        if frame.kind == FrameKind.WAITING and peer.startswith(f"{self._group}."):
+            self._waiting(peer, _count(frame), direct=message.subject == self.address)
+        elif frame.kind == FrameKind.TAKE and peer.startswith(f"{self._group}."):
+            self._give(peer, _count(frame))
+        elif frame.kind in (FrameKind.CANCEL, FrameKind.CREDIT):
+            self._holder.obey(frame)
+
+    def _waiting(self, peer: str, count: int, *, direct: bool) -> None:
+        if self.peers.hear(peer, count, self._loop.time()):
+            self._listen()
+            self._send(peer, FrameKind.WAITING, self._surplus())
+        if direct:
+            self.peers.answered(peer)
+            self._settled.set()
+        pause = 0.0 if direct else decisions.spread(len(self.peers))
+        if not pause:
+            self._look()
+        elif self._looking is None:
+            self._looking = self._loop.call_later(uniform(0.0, pause), self._look)
+
+    # -- sending ------------------------------------------------------------
+
+    def _tell_all(self, count: int) -> None:
+        self._send(self._group, FrameKind.WAITING, count)
+
+    def _send(self, receiver: str, kind: FrameKind, count: int) -> bool:
+        return self._post(receiver, encode(Frame(kind, seconds=count)))
+
+    def _post(self, receiver: str, data: Buffer) -> bool:
+        try:
+            return self._connection.publish_now(receiver, data, self.address)
+        except ConnectionLostError:
+            return False
+
+
+def _count(frame: Frame) -> int:
+    """What a frame counts. Raises DecodeError."""
+    if not -1 <= frame.seconds <= 1e9:
+        raise DecodeError(f"A count of {frame.seconds}.", id=frame.id)
+    return int(frame.seconds)
