@@ -74,6 +74,7 @@ class _RemoteWork(Movable):
         self.service = service
         self.reply = message.reply
         self.caller = message.reply.rpartition(".")[0]
+        self.came = now
         self.hops = head.hops
         self.urgent = bool(head.flags & Flag.NO_QUEUE)
         self.announced = message.data if head.flags & Flag.REFERRED else b""
@@ -214,8 +215,8 @@ class PoolService:
 
     # -- calls --------------------------------------------------------------
 
-    def called(self, message: Message) -> None:
-        """A call, from its caller or from another worker that had no room for it."""
+    def called(self, message: Message, came: float | None = None) -> None:
+        """A call from its caller; or from another worker, to which it ``came`` at that event loop time."""
         try:
             head = check(message.data)
             if head.kind != FrameKind.CALL:
@@ -242,6 +243,8 @@ class PoolService:
             self.refuse(message.reply, head.id, head.flags & Flag.NO_QUEUE)
             return
         work = _RemoteWork(self, message, head, self._loop.time(), size)
+        if came is not None:
+            work.came = came
         self._works[head.id] = work
         self._bytes += work.size
         if reference is None:
@@ -259,7 +262,7 @@ class PoolService:
         work.pulling = self._loop.create_task(self._pull(work, reference, work.announced))
 
     def _run(self, work: _RemoteWork) -> None:
-        self.children.run(work)
+        self.children.run(work, first=work.hops > 0)
         if work.urgent and work.child is None and not work.done:
             self._loop.call_later(PATIENCE, self._give_up, work)
 

@@ -32,7 +32,7 @@ class ChildPool:
         self.plan = plan
         self.queue: OrderedDict[Work, None] = OrderedDict()  # callers leave it from anywhere in the line
         self.on_wait: Callable[[], object] | None = None  # a call waits, or is far behind others in a child
-        self.on_room: Callable[[], object] | None = None  # there may be a free child, and nothing waits
+        self.on_room: Callable[[], object] | None = None  # there may be a free child
         self._short = ShortCalls()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -83,8 +83,8 @@ class ChildPool:
 
     # -- calls --------------------------------------------------------------
 
-    def run(self, work: Work) -> None:
-        """Give a call to a child now, or when one is free."""
+    def run(self, work: Work, *, first: bool = False) -> None:
+        """Give a call to a child now, or when one is free; ``first``: before those that wait."""
         if self._closed:
             work.failed(
                 ExecutorClosedError(f"The executor '{self.plan.name}' is closed.", executor=self.plan.name)
@@ -97,9 +97,11 @@ class ChildPool:
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
         work.short = not work.stream and not work.large and self.is_short(work.key)
-        child = choose(self.roster.active, work.may_wait) if not self.queue else None
+        child = choose(self.roster.active, work.may_wait) if first or not self.queue else None
         if child is None:
             self.queue[work] = None
+            if first:
+                self.queue.move_to_end(work, last=False)
         else:
             self._send(child, work)
         if self.on_wait is not None and (child is None or len(child.inflight) > LOW):
@@ -269,7 +271,7 @@ class ChildPool:
                 self._answered(work, head, data)
                 self._next(child, head.flags)
                 self._drained.set()
-                if self.on_room is not None and not self.queue:
+                if self.on_room is not None:
                     self.on_room()
         elif kind == FrameKind.SKIPPED:
             self._refill(child)

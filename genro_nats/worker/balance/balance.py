@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import struct
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import islice
@@ -19,18 +20,22 @@ from math import inf
 from random import uniform
 from typing import Any, Final, Protocol, cast
 
-from genro_nats.codec.frame import Buffer, Frame, FrameKind, check, decode_all, encode, passed_on
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, check, decode_all, encode, passed_on
 from genro_nats.errors import ConnectionLostError, DecodeError
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.work import Work
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.worker.balance import decisions
+from genro_nats.worker.balance.decisions import Waiting
 from genro_nats.worker.balance.peers import Peers
 
 __all__ = ["Balance", "Holder", "Movable"]
 
 log: Final = logging.getLogger("genro_nats.worker")
 
+_AGE: Final = struct.Struct("!d")
+_GONE: Final = Waiting(-1, inf)
+_NONE: Final = Waiting(0, inf)
 _CALL: Final = bytes([FrameKind.CALL])
 _AGAIN: Final = 0.5  # seconds between two words about calls that still wait
 _LIFE: Final = 2  # ticks between two signs of life
@@ -42,9 +47,10 @@ _MOVED: Final = 10_000  # calls remembered that were handed on
 class Movable(Work):
     """A call that may be handed on: its reply subject, its hops so far; ``announced`` stands for a large one."""
 
-    __slots__ = ("announced", "hops", "reply", "urgent")
+    __slots__ = ("announced", "came", "hops", "reply", "urgent")
 
     announced: bytes
+    came: float  # event loop time, here or to the worker that had it before
     hops: int
     reply: str
     urgent: bool  # it must not queue
@@ -60,7 +66,7 @@ class Holder(Protocol):
 
     children: ChildPool
 
-    def called(self, message: Message) -> object: ...
+    def called(self, message: Message, came: float | None = None) -> object: ...
     def obey(self, frame: Frame) -> object: ...
     def refuse(self, reply: str, id: bytes) -> object: ...
     def handed_on(self, work: Any) -> object: ...
@@ -83,7 +89,7 @@ class Balance:
         self._moved: OrderedDict[bytes, str] = OrderedDict()
         self._telling: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
-        self._told_at = -inf
+        self._told_at = self._looked_at = -inf
         self._ticks = 0
         self._loop = asyncio.get_running_loop()
         self._started = False
@@ -96,7 +102,7 @@ class Balance:
         await self._connection.subscribe(self._group, self._heard)
         await self._connection.subscribe(self.address, self._heard)
         self._started = True
-        self._tell_all(0)
+        self._tell_all(Waiting(0, 0.0))
 
     async def leave(self) -> None:
         """Ask for no more, and wait a moment for what was asked for."""
@@ -107,7 +113,7 @@ class Balance:
 
     async def _last_answers(self) -> None:
         self._leaving = True
-        self._tell_all(-1)
+        self._tell_all(_GONE)
         deadline = self._loop.time() + _LEAVING
         while self.peers.asked(self._loop.time()) and (left := deadline - self._loop.time()) > 0:
             self._settled.clear()
@@ -131,7 +137,7 @@ class Balance:
         self.peers.expire(self._loop.time())
         self._listen()
         if self._ticks % _LIFE == 0 and self._started and not self._leaving:
-            self._tell_all(self._surplus())
+            self._tell_all(self._own())
 
     def _listen(self) -> None:
         """Hear of the children only while somebody could take calls or give some."""
@@ -174,13 +180,18 @@ class Balance:
     def _tell(self) -> None:
         """Tell all how many calls wait, again and again while some do."""
         self._telling = None
-        count = self._surplus()
-        if count and not self._leaving:
+        own = self._own()
+        if own.calls and not self._leaving:
             self._told_at = self._loop.time()
-            self._tell_all(count)
+            self._tell_all(own)
             self._telling = self._loop.call_later(_AGAIN * max(1, len(self.peers) / 16), self._tell)
 
-    def _give(self, peer: str, asked: int) -> None:
+    def _own(self) -> Waiting:
+        """What waits here, and since when what may be handed on of it."""
+        works = self._movable(1)
+        return Waiting(self._surplus(), works[0].came if works else self._loop.time())
+
+    def _give(self, peer: str, asked: int, *, exactly: bool) -> None:
         """One has children for that many calls: hand them on, the oldest first, and say what is left."""
         children = self._holder.children
         recalled = not self._lobby and not children.queue and asked > 0
@@ -188,13 +199,14 @@ class Balance:
             children.recall()
         works = self._movable(asked)
         short = sum(children.is_brief(work.key) and not work.large for work in works) == len(works)
-        count = decisions.share(asked, max(len(works), self._surplus() if short else 0), brief=short)
+        brief = short and not exactly
+        count = decisions.share(asked, max(len(works), self._surplus() if brief else 0), brief=brief)
         given = sum(self._hand(work, peer) for work in works[:count])
         if recalled:
             children.on_capacity()
-        left = self._surplus() if given >= asked else 0
-        self._send(peer, FrameKind.WAITING, -1 if self._leaving else left)
-        if not left and self._telling is not None:
+        left = self._own() if given >= asked else _NONE
+        self._say(peer, _GONE if self._leaving else left)
+        if not left.calls and self._telling is not None:
             self._telling.cancel()  # the next call that waits is told at once
             self._telling = None
 
@@ -233,18 +245,21 @@ class Balance:
     def _look(self) -> None:
         """A child may be free: pull what is in the lobby, or ask who has calls waiting."""
         self._looking = None
-        if self._lobby and self._holder.children.room() > 0:
+        children = self._holder.children
+        if self._lobby and children.room() > 0:
             self._admit(next(iter(self._lobby.values())))
         if not self.peers.some_wait or self._leaving:
             return
-        now = self._loop.time()
-        while found := decisions.wanted(
-            self.peers.waiting(now), self.peers.asked(now), self._holder.children.room()
-        ):
-            peer, count = found
-            self.peers.ask(peer, count, now)
-            if not self._send(peer, FrameKind.TAKE, count):
-                self.peers.answered(peer)
+        now, own = self._loop.time(), _NONE
+        if children.queue:
+            if now - self._looked_at < decisions.EASE:
+                return
+            self._looked_at, own = now, self._own()
+        while found := decisions.wanted(self.peers.waiting(now), self.peers.asked(now), children.room(), own):
+            self.peers.ask(found.peer, found.calls, now)
+            flags = Flag.NO_QUEUE if found.older else 0
+            if not self._post(found.peer, encode(Frame(FrameKind.TAKE, flags=flags, seconds=found.calls))):
+                self.peers.answered(found.peer)
                 return
 
     # -- what others say ----------------------------------------------------
@@ -270,21 +285,23 @@ class Balance:
             self._holder.refuse(message.reply, check(message.data).id)
             return
         self.counts["taken"] += 1
-        self._holder.called(message)
+        self._holder.called(message, self.peers.oldest_asked(self._loop.time()))
 
     def _frame(self, frame: Frame, message: Message) -> None:
         peer = message.reply
         if frame.kind == FrameKind.WAITING and peer.startswith(f"{self._group}."):
-            self._waiting(peer, _count(frame), direct=message.subject == self.address)
+            age = _AGE.unpack(frame.body)[0] if len(frame.body) == _AGE.size else 0.0
+            told = Waiting(_count(frame), self._loop.time() - age)
+            self._waiting(peer, told, direct=message.subject == self.address)
         elif frame.kind == FrameKind.TAKE and peer.startswith(f"{self._group}."):
-            self._give(peer, _count(frame))
+            self._give(peer, _count(frame), exactly=bool(frame.flags & Flag.NO_QUEUE))
         elif frame.kind in (FrameKind.CANCEL, FrameKind.CREDIT):
             self._holder.obey(frame)
 
-    def _waiting(self, peer: str, count: int, *, direct: bool) -> None:
-        if self.peers.hear(peer, count, self._loop.time()):
+    def _waiting(self, peer: str, told: Waiting, *, direct: bool) -> None:
+        if self.peers.hear(peer, told, self._loop.time()):
             self._listen()
-            self._send(peer, FrameKind.WAITING, self._surplus())
+            self._say(peer, self._own())
         if direct:
             self.peers.answered(peer)
             self._settled.set()
@@ -296,11 +313,12 @@ class Balance:
 
     # -- sending ------------------------------------------------------------
 
-    def _tell_all(self, count: int) -> None:
-        self._send(self._group, FrameKind.WAITING, count)
+    def _tell_all(self, own: Waiting) -> None:
+        self._say(self._group, own)
 
-    def _send(self, receiver: str, kind: FrameKind, count: int) -> bool:
-        return self._post(receiver, encode(Frame(kind, seconds=count)))
+    def _say(self, receiver: str, own: Waiting) -> None:
+        age = _AGE.pack(max(0.0, self._loop.time() - own.since)) if own.calls > 0 else b""
+        self._post(receiver, encode(Frame(FrameKind.WAITING, body=age, seconds=own.calls)))
 
     def _post(self, receiver: str, data: Buffer) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 __all__ = [
     "AT_ONCE",
@@ -12,6 +12,8 @@ __all__ = [
     "MAX_HOPS",
     "PATIENCE",
     "Fate",
+    "Waiting",
+    "Wish",
     "delay",
     "fate",
     "may_move",
@@ -28,6 +30,7 @@ LOBBY: Final = (
 AT_ONCE: Final = 16  # brief calls handed on together at most, beyond those that can begin
 EASE: Final = 0.002  # seconds; what waits behind brief calls only is not worth a word before
 PAUSE: Final = 0.005  # seconds between two words to all
+OLDER: Final = 0.05  # seconds that a call waits longer elsewhere than any here, for it to come first
 _CROWD: Final = 8  # workers that may all answer the same word at once
 
 
@@ -64,17 +67,36 @@ def spread(peers: int) -> float:
     return 0.0 if peers <= _CROWD else peers * 0.0001
 
 
-def wanted(waiting: Mapping[str, int], asked: Mapping[str, int], room: int) -> tuple[str, int] | None:
-    """Whom to ask next, and for how many calls; None: nobody.
+class Waiting(NamedTuple):
+    """What is known of the calls that wait somewhere: how many, and since when the oldest does (any clock)."""
+
+    calls: int
+    since: float
+
+
+class Wish(NamedTuple):
+    """Whom to ask for how many calls; ``older``: they are to go before younger ones that wait here."""
+
+    peer: str
+    calls: int
+    older: bool
+
+
+def wanted(waiting: Mapping[str, Waiting], asked: Mapping[str, int], room: int, own: Waiting) -> Wish | None:
+    """Whom to ask next; None: nobody.
 
     ``waiting``: calls by who has them; ``asked``: what was asked for and has not come;
-    ``room``: calls that could begin here at once.
+    ``room``: calls that could begin here at once; ``own``: those that wait here.
     """
-    room -= sum(asked.values())
-    crowded = [(count, peer) for peer, count in waiting.items() if count > 0 and peer not in asked]
-    if room <= 0 or not crowded:
+    crowded = [(it.since, peer) for peer, it in waiting.items() if it.calls > 0 and peer not in asked]
+    if not crowded:
         return None
-    return max(crowded)[1], room
+    since, peer = min(crowded)
+    if (room := room - sum(asked.values())) > 0:
+        return Wish(peer, room, older=False)
+    if own.calls > 0 and not asked and since < own.since - OLDER:
+        return Wish(peer, 1, older=True)
+    return None
 
 
 def share(asked: int, waiting: int, *, brief: bool) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from genro_nats.worker.balance.decisions import Waiting
+
 __all__ = ["Peers"]
 
 LIFE: Final = 7.0  # seconds after which one that is not heard of counts as gone
@@ -16,20 +18,20 @@ class Peers:
 
     def __init__(self) -> None:
         self._heard: dict[str, float] = {}
-        self._waiting: dict[str, tuple[int, float]] = {}
+        self._waiting: dict[str, tuple[Waiting, float]] = {}
         self._asked: dict[str, tuple[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self._heard)
 
-    def hear(self, peer: str, waiting: int, now: float) -> bool:
-        """One says how many calls wait there, a negative number when it leaves; is it a new one?"""
+    def hear(self, peer: str, waiting: Waiting, now: float) -> bool:
+        """One says which calls wait there, a negative number when it leaves; is it a new one?"""
         new = peer not in self._heard
-        if waiting < 0:
+        if waiting.calls < 0:
             self.forget(peer)
             return False
         self._heard[peer] = now
-        if waiting:
+        if waiting.calls:
             self._waiting[peer] = waiting, now
         else:
             self._waiting.pop(peer, None)
@@ -57,9 +59,13 @@ class Peers:
         """What was asked for and may still come."""
         return {peer: count for peer, (count, at) in self._asked.items() if now - at < _ANSWER}
 
-    def waiting(self, now: float) -> dict[str, int]:
+    def waiting(self, now: float) -> dict[str, Waiting]:
         """Where calls wait, as far as that is known."""
-        return {peer: count for peer, (count, at) in self._waiting.items() if now - at < _FRESH}
+        return {peer: waiting for peer, (waiting, at) in self._waiting.items() if now - at < _FRESH}
+
+    def oldest_asked(self, now: float) -> float:
+        """Since when the oldest call waits of those that were asked for."""
+        return min((w.since for peer, (w, _) in self._waiting.items() if peer in self._asked), default=now)
 
     @property
     def some_wait(self) -> bool:
