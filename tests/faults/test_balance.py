@@ -16,8 +16,10 @@ import pytest
 
 from genro_nats import CallTimeoutError, ExecutorOverloadError, NatsExecutor, NoWorkersError, WorkerLostError
 from genro_nats.codec.frame import Flag, Frame, FrameKind, check, decode_all, encode
-from genro_nats.codec.ids import new_id
+from genro_nats.executor import nats_engine, nats_silence
 from genro_nats.executor.nats_pending import Pending
+from genro_nats.executor.nats_silence import SILENCE
+from genro_nats.message import new_id
 from genro_nats.transport.address import Address
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.subjects import pool_subjects
@@ -39,11 +41,11 @@ class Peer:
         self.heard: list[tuple[str, Frame]] = []
         self.given: list[tuple[Message, Frame]] = []
 
-    async def start(self, *, listening: bool = True) -> Peer:
+    async def start(self, *, posing: bool = True) -> Peer:
         await self.connection.start()
-        await self.connection.subscribe(self.subjects.peers + ".>", self._hear)
         await self.connection.subscribe(self.subjects.peers, self._hear)
-        if listening:
+        if posing:
+            await self.connection.subscribe(self.subjects.peers + ".>", self._hear)
             await self.connection.subscribe(self.address, self._given)
         await self.connection.flush()
         return self
@@ -107,6 +109,16 @@ async def busy(pool: NatsExecutor, notes: Notes, gate: Gate, count: int = 1) -> 
     calls = [asyncio.create_task(pool.submit(jobs.hold, notes.path, gate.path)) for _ in range(count)]
     await notes.wait(begun + count)
     return calls
+
+
+async def queued(pool: NatsExecutor, notes: Notes, key: str) -> asyncio.Task[Any]:
+    """A call that the server has passed on to a worker."""
+    before = len(pending_of(pool))
+    call = asyncio.create_task(pool.submit(jobs.work, notes.path, key))
+    await until(lambda: len(pending_of(pool)) > before)
+    engine: Any = pool._home.engine  # type: ignore[union-attr]
+    await engine._connection.flush()
+    return call
 
 
 async def one_busy_worker(
@@ -188,7 +200,7 @@ async def test_one_worker_alone_says_nothing(
 
 async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer) -> None:
     await peer.start()
-    _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
+    _, _pool, running = await one_busy_worker(shared_fleet, notes, gate)
     body = pickle.dumps(((notes.path, "far"), {}), 5)
     frames = [
         Frame(FrameKind.CALL, new_id(), b"tests.faults.jobs:work", body=body, hops=n) for n in (3, 2, 7)
@@ -213,16 +225,13 @@ async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate,
 async def test_an_asker_that_is_gone_gets_nothing(
     shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer
 ) -> None:
-    await peer.start(listening=False)
+    """Nobody hears its address any more: the server tells the callers, who send their calls again."""
+    await peer.start(posing=False)
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
     keys = [f"{n}" for n in range(5)]
     waiting = [asyncio.create_task(pool.submit(jobs.work, notes.path, key)) for key in keys]
-    crowded = await peer.crowded()
-    # Nobody hears this address: the server tells the caller, who sends the call again.
-    await peer.connection.publish(
-        crowded, encode(Frame(FrameKind.TAKE, seconds=3)), f"{peer.subjects.peers}.gone"
-    )
-    await until(lambda: sum(frame.hops == 1 for _, frame in peer.heard) == 3)
+    await peer.say(await peer.crowded(), FrameKind.TAKE, 3)
+    await until(lambda: sum(it.missed is not None for it in pending_of(pool)) == 3)
     gate.open()
     assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == keys
     await running
@@ -230,9 +239,10 @@ async def test_an_asker_that_is_gone_gets_nothing(
 
 
 async def test_an_asker_killed_with_calls_in_its_hands(
-    shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer
+    shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may have begun them: that is told, and they are not run again."""
+    monkeypatch.setattr(nats_silence, "SILENCE", 2.0)
     await peer.start()
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
     call = asyncio.create_task(pool.submit(jobs.work, notes.path, "x"))
@@ -247,7 +257,7 @@ async def test_an_asker_killed_with_calls_in_its_hands(
 
 async def test_the_worker_that_handed_on_is_killed(shared_fleet: Fleet, notes: Notes, gate: Gate) -> None:
     first, pool, running = await one_busy_worker(shared_fleet, notes, gate)
-    moved = asyncio.create_task(pool.submit(jobs.work, notes.path, "moved", 6.5))
+    moved = asyncio.create_task(pool.submit(jobs.work, notes.path, "moved", SILENCE + 1))
     await until(lambda: pending_of(pool)[-1].worker)  # the first beats for it
     await shared_fleet.worker(max_workers=1)
     await notes.wait(2)
@@ -298,13 +308,12 @@ async def test_a_large_call_is_handed_on_before_it_is_pulled(
         await shared_fleet.worker(max_workers=1)
     pool = shared_fleet.caller()
     (running,) = await busy(pool, notes, gate)
-    for n in range(4):
+    for _ in range(4):
         await pool.submit(jobs.take_bytes, bytes(LARGE))
     owner: Any = pool._home.engine._transfer.owner  # type: ignore[union-attr]
-    pulls: list[Frame] = []
+    pulls: Counter[bytes] = Counter()
     pull = owner.pull
-    monkeypatch.setattr(owner, "pull", lambda frame: (pulls.append(frame), pull(frame)))
-    owner._line._on_pull = owner.pull if hasattr(owner._line, "_on_pull") else None
+    monkeypatch.setattr(owner, "pull", lambda frame: (pulls.update([bytes(frame.body[:16])]), pull(frame)))
     for n in range(40):
         assert (
             await asyncio.wait_for(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE + n)), 10)
@@ -317,6 +326,7 @@ async def test_a_large_call_is_handed_on_before_it_is_pulled(
             break
     else:
         raise AssertionError("none was handed on")
+    assert set(pulls.values()) == {1}
     assert notes.most() == 1
     assert not running.done()
     gate.open()
@@ -418,10 +428,10 @@ async def test_a_refused_call_waits_for_the_next_worker(
     first = await shared_fleet.worker(max_workers=1, drain_timeout=0.1)
     pool = shared_fleet.caller()
     (running,) = await busy(pool, notes, gate)
-    call = asyncio.create_task(pool.submit(jobs.work, notes.path, "x"))
+    call = await queued(pool, notes, "x")
     first.signal(signal.SIGTERM)
     await first.ended()
-    await until(lambda: all(it.missed is not None for it in pending_of(pool) if it.retries))
+    await until(lambda: any(it.retries and it.missed is not None for it in pending_of(pool)))
     with pytest.raises(NoWorkersError):  # a new call is told at once
         await pool.submit(jobs.pid)
     assert not call.done()
@@ -432,12 +442,16 @@ async def test_a_refused_call_waits_for_the_next_worker(
     assert notes.counts()["x"] == 1
 
 
-async def test_a_refused_call_does_not_wait_for_ever(shared_fleet: Fleet, notes: Notes, gate: Gate) -> None:
+async def test_a_refused_call_does_not_wait_for_ever(
+    shared_fleet: Fleet, notes: Notes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_engine, "_GAP", 0.5)
     first = await shared_fleet.worker(max_workers=1, drain_timeout=0.1)
     pool = shared_fleet.caller()
     (running,) = await busy(pool, notes, gate)
-    call = asyncio.create_task(pool.submit(jobs.work, notes.path, "x"))
+    call = await queued(pool, notes, "x")
     first.signal(signal.SIGTERM)
+    await until(lambda: any(it.retries for it in pending_of(pool)))
     with pytest.raises(NoWorkersError):
         await asyncio.wait_for(call, 15)
     with pytest.raises(WorkerLostError):
