@@ -51,7 +51,6 @@ __all__ = ["NatsEngine"]
 _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _GAP: Final = 5.0  # seconds in which a fleet that refused a call may have nobody: it is being replaced
-_AFRESH: Final = 1.0  # seconds after which "nobody serves" is no news of the same kind
 _LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
 
@@ -310,15 +309,8 @@ class NatsEngine:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))
         if pending is None or pending.outcome.done():
             return
-        now = self._loop.time()
-        first = pending.missed is None or (not pending.retries and now - pending.missed > _AFRESH)
-        if first or pending.missed is None:
-            pending.missed = now
-        # The second look is for a call that was handed to a worker which left at that moment. One that was
-        # refused had a worker a moment ago.
-        if first or self._silence.just_returned or (pending.retries and now - pending.missed < _GAP):
-            delay = _RETRY[0] if first else 0.05
-            self._background(self._again(pending, delay * random.uniform(0.5, 1.5)))
+        if self._silence.just_returned or self._between_workers(pending):
+            self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
         pending.fail(
             NoWorkersError(
@@ -329,6 +321,13 @@ class NatsEngine:
                 retry_after=2.0,
             )
         )
+
+    def _between_workers(self, pending: Pending) -> bool:
+        """Was it refused by a worker that left a moment ago? The one in its place may still be on its way."""
+        now = self._loop.time()
+        if pending.missed is None:
+            pending.missed = now
+        return pending.retries > 0 and now - pending.missed < _GAP
 
     def _denied(self, error: BaseException) -> None:
         """The server forbids what every call needs: no call without a worker so far will find one."""

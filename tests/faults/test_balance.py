@@ -39,7 +39,7 @@ class Peer:
         self.subjects = pool_subjects(fleet.prefix, "faults")
         self.address = f"{self.subjects.peers}.posing"
         self.heard: list[tuple[str, Frame]] = []
-        self.given: list[tuple[Message, Frame]] = []
+        self.given: list[tuple[Frame, Frame]] = []
 
     async def start(self, *, posing: bool = True) -> Peer:
         await self.connection.start()
@@ -54,7 +54,9 @@ class Peer:
         self.heard += [(message.reply, frame) for frame in decode_all(message.data)]
 
     def _given(self, message: Message) -> None:
-        self.given += [(message, frame) for frame in decode_all(message.data) if frame.kind == FrameKind.CALL]
+        cover, *calls = decode_all(message.data)
+        if cover.kind == FrameKind.REFUSED:
+            self.given += [(cover, call) for call in calls]
 
     async def say(self, receiver: str, kind: FrameKind, count: float) -> None:
         body = struct.pack("!d", 5.0) if kind == FrameKind.WAITING and count > 0 else b""
@@ -213,9 +215,9 @@ async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate,
     await peer.say(crowded, FrameKind.TAKE, 10)
     await until(lambda: peer.given)
     await until(lambda: peer.heard[-1][1].kind == FrameKind.WAITING and peer.heard[-1][1].seconds == 0)
-    ((message, given),) = peer.given
+    ((cover, given),) = peer.given
     assert (given.id, given.hops) == (frames[1].id, 3)
-    assert message.reply == f"stranger.{given.id.hex()}"
+    assert (cover.id, cover.name) == (given.id, f"stranger.{given.id.hex()}".encode())
     assert bytes(given.body) == body
     gate.open()
     await running
@@ -225,13 +227,16 @@ async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate,
 async def test_an_asker_that_is_gone_gets_nothing(
     shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer
 ) -> None:
-    """Nobody hears its address any more: the server tells the callers, who send their calls again."""
+    """Nobody hears its address any more: the calls come back to who had them."""
     await peer.start(posing=False)
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
     keys = [f"{n}" for n in range(5)]
     waiting = [asyncio.create_task(pool.submit(jobs.work, notes.path, key)) for key in keys]
-    await peer.say(await peer.crowded(), FrameKind.TAKE, 3)
-    await until(lambda: sum(it.missed is not None for it in pending_of(pool)) == 3)
+    crowded = await peer.crowded()
+    told = len(peer.heard)
+    await peer.say(crowded, FrameKind.TAKE, 3)
+    # What it says after that comes once the calls were handed on; they come back a moment later.
+    await until(lambda: any(who == crowded and it.seconds >= 5 for who, it in peer.heard[told:]), 5)
     gate.open()
     assert await asyncio.wait_for(asyncio.gather(*waiting), 10) == keys
     await running
@@ -475,8 +480,10 @@ async def test_a_leaving_worker_takes_nothing_more(
     await peer.connection.subscribe("stranger.*", lambda it: told.extend(f.kind for f in decode_all(it.data)))
     id = new_id()
     await asyncio.sleep(0.6)
-    frame = Frame(FrameKind.CALL, id, b"tests.faults.jobs:pid", body=pickle.dumps(((), {}), 5), hops=1)
-    await peer.connection.publish(crowded, encode(frame), f"stranger.{id.hex()}")
+    cover = Frame(FrameKind.REFUSED, id, name=f"stranger.{id.hex()}".encode())
+    late = Frame(FrameKind.CALL, id, b"tests.faults.jobs:pid", body=pickle.dumps(((), {}), 5), hops=1)
+    receipt = f"{peer.address}.{id.hex()}"
+    await peer.connection.publish(crowded, encode(cover) + encode(late), receipt)
     await until(lambda: told)
     assert told == [FrameKind.REFUSED]
     gate.open()
@@ -495,7 +502,9 @@ async def test_nonsense_between_workers(shared_fleet: Fleet, notes: Notes, peer:
     for count in (float("nan"), float("inf"), -7.0, 1e300):
         for kind in (FrameKind.WAITING, FrameKind.TAKE):
             await peer.say(address, kind, count)
-    for data in (b"", b"GN", b"\x00" * 60, encode(Frame(FrameKind.CALL, new_id()))):
+    call, cover = encode(Frame(FrameKind.CALL, new_id())), encode(Frame(FrameKind.REFUSED, name=b"stranger"))
+    evil = encode(Frame(FrameKind.REFUSED, name=b"a 0\r\n\r\nPUB b")) + call
+    for data in (b"", b"GN", b"\x00" * 60, call, cover, cover + call, cover + b"GN", cover + cover, evil):
         await peer.connection.publish(address, data, peer.address)
         await peer.connection.publish(peer.subjects.peers, data)
     await peer.connection.flush()

@@ -2,9 +2,9 @@
 
 Who has calls waiting says so to all (WAITING). Who has free children then, or
 gets one later, asks one of them (TAKE), and is handed calls: the same frames,
-with one hop more, on a subject of its own. A call is dropped here before it
-is sent there, and only a call that no child has begun is handed on. A worker
-that is alone says nothing but that it is there.
+with one hop more, on a subject of its own. Only a call that no child has begun
+is handed on, and it comes back only if the server says that nobody hears that
+subject. A worker that is alone says nothing but that it is there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,21 @@ from collections.abc import Sequence
 from itertools import islice
 from math import inf
 from random import uniform
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, NamedTuple, Protocol, cast
 
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, check, decode_all, encode, passed_on
-from genro_nats.errors import ConnectionLostError, DecodeError
+from genro_nats.codec.frame import (
+    Buffer,
+    Flag,
+    Frame,
+    FrameKind,
+    check,
+    decode,
+    decode_all,
+    encode,
+    passed_on,
+)
+from genro_nats.codec.reference import plain_subject
+from genro_nats.errors import ConnectionLostError, DecodeError, PayloadTooLargeError
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.children.work import Work
 from genro_nats.transport.nats import Connection, Message
@@ -36,11 +47,12 @@ log: Final = logging.getLogger("genro_nats.worker")
 _AGE: Final = struct.Struct("!d")
 _GONE: Final = Waiting(-1, inf)
 _NONE: Final = Waiting(0, inf)
-_CALL: Final = bytes([FrameKind.CALL])
+_REFUSED: Final = bytes([FrameKind.REFUSED])
 _AGAIN: Final = 0.5  # seconds between two words about calls that still wait
 _LIFE: Final = 2  # ticks between two signs of life
 _LEAVING: Final = 0.5  # seconds for calls that were asked for before leaving
 _SCAN: Final = 64  # calls looked at for one that may be handed on
+_DOUBT: Final = 5.0  # seconds after which a call whose arrival nobody confirmed is its caller's to miss
 _MOVED: Final = 10_000  # calls remembered that were handed on
 
 
@@ -59,6 +71,15 @@ class Movable(Work):
     def message(self) -> bytes:
         """The call as it came, while no child has it."""
         return self.announced or b"".join(cast("Sequence[Buffer]", self.parts))
+
+
+class _Handed(NamedTuple):
+    """A call on its way to another worker: what is to be done should it not arrive."""
+
+    reply: str
+    data: bytes
+    came: float
+    at: float
 
 
 class Holder(Protocol):
@@ -87,6 +108,7 @@ class Balance:
             bytes, Any
         ] = {}  # large calls that came while no child was free: nothing is pulled yet
         self._moved: OrderedDict[bytes, str] = OrderedDict()
+        self._handed: dict[str, _Handed] = {}
         self._telling: asyncio.TimerHandle | None = None
         self._looking: asyncio.TimerHandle | None = None
         self._told_at = self._looked_at = -inf
@@ -101,6 +123,7 @@ class Balance:
         """Hear the others, and let them know."""
         await self._connection.subscribe(self._group, self._heard)
         await self._connection.subscribe(self.address, self._heard)
+        await self._connection.subscribe(self.address + ".*", self._arrived)
         self._started = True
         self._tell_all(Waiting(0, 0.0))
 
@@ -134,7 +157,10 @@ class Balance:
     def tick(self) -> None:
         """Once a second: show that this worker lives."""
         self._ticks += 1
-        self.peers.expire(self._loop.time())
+        now = self._loop.time()
+        self.peers.expire(now)
+        for receipt in [it for it, handed in self._handed.items() if now - handed.at > _DOUBT]:
+            del self._handed[receipt]
         self._listen()
         if self._ticks % _LIFE == 0 and self._started and not self._leaving:
             self._tell_all(self._own())
@@ -221,11 +247,15 @@ class Balance:
         left = work.deadline - self._loop.time()
         if left <= 0:
             return False
-        try:
-            if not self._connection.publish_now(peer, passed_on(work.message, left), work.reply):
-                return False
-        except ConnectionLostError:
+        now, receipt, call = (
+            self._loop.time(),
+            f"{self.address}.{work.id.hex()}",
+            passed_on(work.message, left),
+        )
+        letter = encode(Frame(FrameKind.REFUSED, work.id, name=work.reply.encode())) + call
+        if not self._publish(peer, letter, receipt):
             return False
+        self._handed[receipt] = _Handed(work.reply, call, work.came, now)
         self._lobby.pop(work.id, None)
         self._holder.children.part_with(work)
         self._holder.handed_on(work)
@@ -234,6 +264,19 @@ class Balance:
         if len(self._moved) > _MOVED:
             self._moved.popitem(last=False)
         return True
+
+    def _arrived(self, message: Message) -> None:
+        """A call that was handed on is there; or nobody was, and it is ours again."""
+        handed = self._handed.pop(message.subject, None)
+        if handed is None or not message.status:
+            return
+        id = check(handed.data).id
+        self._moved.pop(id, None)
+        self.counts["handed_on"] -= 1
+        if self._leaving:
+            self._holder.refuse(handed.reply, id)
+        else:
+            self._holder.called(Message(self.address, handed.reply, handed.data, ""), handed.came)
 
     def follow(self, frame: Frame) -> bool:
         """Send a cancel or credit after its call; False: the call was not handed on."""
@@ -274,18 +317,26 @@ class Balance:
                 log.warning("a message on %s that can't be read: %s", message.subject, error)
 
     def _hear(self, message: Message) -> None:
-        if message.subject == self.address and message.data[3:4] == _CALL:
-            self._handed(message)
+        if message.subject == self.address and message.data[3:4] == _REFUSED:
+            self._take_over(message)
             return
         for frame in decode_all(message.data):
             self._frame(frame, message)
 
-    def _handed(self, message: Message) -> None:
-        if self._left:
-            self._holder.refuse(message.reply, check(message.data).id)
+    def _take_over(self, message: Message) -> None:
+        """Another worker hands a call on: its reply subject, and the call. Raises DecodeError."""
+        cover, at = decode(message.data)
+        if not plain_subject(cover.name):
+            raise DecodeError("A call that was handed on without a proper reply subject.", id=cover.id)
+        reply, data = cover.name.decode(errors="replace"), message.data[at:]
+        if not message.reply.startswith(f"{self._group}.") or self._left:
+            self._holder.refuse(reply, cover.id)
             return
+        self._publish(message.reply, encode(Frame(FrameKind.BEAT, body=cover.id)), self.address)
         self.counts["taken"] += 1
-        self._holder.called(message, self.peers.oldest_asked(self._loop.time()))
+        self._holder.called(
+            Message(message.subject, reply, data, ""), self.peers.oldest_asked(self._loop.time())
+        )
 
     def _frame(self, frame: Frame, message: Message) -> None:
         peer = message.reply
@@ -321,9 +372,13 @@ class Balance:
         self._post(receiver, encode(Frame(FrameKind.WAITING, body=age, seconds=own.calls)))
 
     def _post(self, receiver: str, data: Buffer) -> bool:
+        return self._publish(receiver, data, self.address)
+
+    def _publish(self, receiver: str, data: Buffer, reply: str) -> bool:
+        """Send it now; False: it was not sent."""
         try:
-            return self._connection.publish_now(receiver, data, self.address)
-        except ConnectionLostError:
+            return self._connection.publish_now(receiver, data, reply)
+        except (ConnectionLostError, PayloadTooLargeError):
             return False
 
 
