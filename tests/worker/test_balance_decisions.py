@@ -13,6 +13,7 @@ from genro_nats.worker.balance.decisions import (
     MAX_HOPS,
     OLDER,
     PAUSE,
+    WORTH,
     Fate,
     Waiting,
     Wish,
@@ -22,6 +23,7 @@ from genro_nats.worker.balance.decisions import (
     share,
     spread,
     wanted,
+    worth,
 )
 from genro_nats.worker.balance.peers import LIFE, Peers
 
@@ -50,6 +52,11 @@ def test_when_others_are_told() -> None:
     for brief, since in product((True, False), (0.0, PAUSE / 2, PAUSE, 1.0)):
         assert delay(brief=brief, since=since) >= PAUSE - since
         assert 0 <= delay(brief=brief, since=since) <= max(EASE, PAUSE)
+
+
+def test_short_waits_behind_short_calls_are_not_worth_a_move() -> None:
+    for short, waited in product((True, False), (0.0, WORTH * 0.99, WORTH, 1.0)):
+        assert worth(short=short, waited=waited) is (not short or waited >= WORTH)
 
 
 def test_few_answer_at_once_and_many_one_after_the_other() -> None:

@@ -147,6 +147,11 @@ class ChildPool:
         return all(self._short.is_brief(work.key) for child in active for work in child.inflight.values())
 
     @property
+    def all_short(self) -> bool:
+        """Is everything that the children have in hand expected to be short?"""
+        return all(child.all_short for child in self.roster.active)
+
+    @property
     def slots(self) -> int:
         """Calls that can run at the same time."""
         return sum(child.slots for child in self.roster.active)

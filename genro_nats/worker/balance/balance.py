@@ -207,7 +207,9 @@ class Balance:
         """Tell all how many calls wait, again and again while some do."""
         self._telling = None
         own = self._own()
-        if own.calls and not self._leaving:
+        if own.calls and not self._worth(own):
+            self._telling = self._loop.call_later(decisions.WORTH, self._tell)
+        elif own.calls and not self._leaving:
             self._told_at = self._loop.time()
             self._tell_all(own)
             self._telling = self._loop.call_later(_AGAIN * max(1, len(self.peers) / 16), self._tell)
@@ -217,9 +219,15 @@ class Balance:
         works = self._movable(1)
         return Waiting(self._surplus(), works[0].came if works else self._loop.time())
 
+    def _worth(self, own: Waiting) -> bool:
+        short = self._holder.children.all_short
+        return decisions.worth(short=short, waited=self._loop.time() - own.since)
+
     def _give(self, peer: str, asked: int, *, exactly: bool) -> None:
         """One has children for that many calls: hand them on, the oldest first, and say what is left."""
         children = self._holder.children
+        if not self._worth(self._own()):
+            asked = 0
         recalled = not self._lobby and not children.queue and asked > 0
         if recalled:
             children.recall()
@@ -227,10 +235,10 @@ class Balance:
         short = sum(children.is_brief(work.key) and not work.large for work in works) == len(works)
         brief = short and not exactly
         count = decisions.share(asked, max(len(works), self._surplus() if brief else 0), brief=brief)
-        given = sum(self._hand(work, peer) for work in works[:count])
+        given = sum(self._hand(work, peer) for work in works[:count] if asked)
         if recalled:
             children.on_capacity()
-        left = self._own() if given >= asked else _NONE
+        left = self._own() if given >= asked > 0 else _NONE
         self._say(peer, _GONE if self._leaving else left)
         if not left.calls and self._telling is not None:
             self._telling.cancel()  # the next call that waits is told at once
@@ -289,9 +297,10 @@ class Balance:
         """A child may be free: pull what is in the lobby, or ask who has calls waiting."""
         self._looking = None
         children = self._holder.children
-        if self._lobby and children.room() > 0:
+        room = children.room() if self._lobby or self.peers.some_wait else 0
+        if self._lobby and room > 0:
             self._admit(next(iter(self._lobby.values())))
-        if not self.peers.some_wait or self._leaving:
+        if not self.peers.some_wait or self._leaving or (room <= 0 and not children.queue):
             return
         now, own = self._loop.time(), _NONE
         if children.queue:

@@ -11,6 +11,7 @@ __all__ = [
     "LOBBY",
     "MAX_HOPS",
     "PATIENCE",
+    "WORTH",
     "Fate",
     "Waiting",
     "Wish",
@@ -20,6 +21,7 @@ __all__ = [
     "share",
     "spread",
     "wanted",
+    "worth",
 ]
 
 MAX_HOPS: Final = 3  # how often a call is handed on at most; then it stays where it is
@@ -29,6 +31,7 @@ LOBBY: Final = (
 )
 AT_ONCE: Final = 16  # brief calls handed on together at most, beyond those that can begin
 EASE: Final = 0.002  # seconds; what waits behind brief calls only is not worth a word before
+WORTH: Final = 0.01  # seconds; less than that behind short calls only is cheaper waited for than moved
 PAUSE: Final = 0.005  # seconds between two words to all
 OLDER: Final = 0.05  # seconds that a call waits longer elsewhere than any here, for it to come first
 _CROWD: Final = 8  # workers that may all answer the same word at once
@@ -60,6 +63,11 @@ def delay(*, brief: bool, since: float) -> float:
     ``brief``: all that runs here ends soon, as far as is known.
     """
     return max(EASE if brief else 0.0, PAUSE - since)
+
+
+def worth(*, short: bool, waited: float) -> bool:
+    """Should calls move at all? ``short``: all that runs here is expected to be; ``waited``: the oldest, seconds."""
+    return not short or waited >= WORTH
 
 
 def spread(peers: int) -> float:
