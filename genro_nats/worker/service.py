@@ -45,8 +45,9 @@ from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
-from genro_nats.worker.balance.balance import Balance, Movable
+from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
+from genro_nats.worker.balance.holder import Movable
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
@@ -211,7 +212,7 @@ class PoolService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
-        return {"subject": self.subject, **self.counts, **self.balance.counts, **self.children.facts()}
+        return {"subject": self.subject, **self.counts, **self.balance.facts(), **self.children.facts()}
 
     # -- calls --------------------------------------------------------------
 
@@ -251,7 +252,7 @@ class PoolService:
             self._run(work)
             return
         work.large = True
-        if not self.balance.keep(work):
+        if not self.balance.giving.keep(work):
             self.admit(work)
         elif urgent:
             self._loop.call_later(PATIENCE, self._give_up, work)
@@ -336,7 +337,7 @@ class PoolService:
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
-            self.balance.drop(work)
+            self.balance.giving.drop(work)
             self.on_freed()
         if work.pulling is not None:
             work.pulling.cancel()
@@ -366,7 +367,7 @@ class PoolService:
             if (work := self._works.get(frame.id)) is not None:
                 self.children.control(work, frame)
             else:
-                self.balance.follow(frame)
+                self.balance.giving.follow(frame)
         elif frame.kind == FrameKind.CANCEL:
             self._cancel(frame)
         elif frame.kind == FrameKind.QUERY:
@@ -378,7 +379,7 @@ class PoolService:
             self.children.cancel(work, ExecutorError("The call was cancelled by its caller."))
             return
         # Its call may have been handed on, or it has overtaken it.
-        self.balance.follow(frame)
+        self.balance.giving.follow(frame)
         self._cancelled[frame.id] = None
         if len(self._cancelled) > _CANCELLED:
             self._cancelled.popitem(last=False)
