@@ -18,11 +18,10 @@ from genro_nats import CallTimeoutError, ExecutorOverloadError, NatsExecutor, No
 from genro_nats.codec.frame import Flag, Frame, FrameKind, check, decode_all, encode
 from genro_nats.executor import nats_engine, nats_silence
 from genro_nats.executor.nats_pending import Pending
-from genro_nats.executor.nats_silence import SILENCE
 from genro_nats.message import new_id
 from genro_nats.transport.address import Address
 from genro_nats.transport.nats import Connection, Message
-from genro_nats.transport.subjects import pool_subjects
+from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from tests.faults import jobs
 from tests.faults.conftest import Fleet, Notes, Worker, alive, until
 
@@ -113,13 +112,17 @@ async def busy(pool: NatsExecutor, notes: Notes, gate: Gate, count: int = 1) -> 
     return calls
 
 
-async def queued(pool: NatsExecutor, notes: Notes, key: str) -> asyncio.Task[Any]:
-    """A call that the server has passed on to a worker."""
-    before = len(pending_of(pool))
-    call = asyncio.create_task(pool.submit(jobs.work, notes.path, key))
-    await until(lambda: len(pending_of(pool)) > before)
+async def sent(pool: NatsExecutor, count: int) -> None:
+    """Wait until the server has passed on so many calls."""
+    await until(lambda: len(pending_of(pool)) == count)
     engine: Any = pool._home.engine  # type: ignore[union-attr]
     await engine._connection.flush()
+
+
+async def queued(pool: NatsExecutor, notes: Notes, key: str) -> asyncio.Task[Any]:
+    """A call that waits at a worker behind another one."""
+    call = asyncio.create_task(pool.submit(jobs.work, notes.path, key))
+    await sent(pool, 2)
     return call
 
 
@@ -260,9 +263,12 @@ async def test_an_asker_killed_with_calls_in_its_hands(
     assert notes.counts()["x"] == 0
 
 
-async def test_the_worker_that_handed_on_is_killed(shared_fleet: Fleet, notes: Notes, gate: Gate) -> None:
+async def test_the_worker_that_handed_on_is_killed(
+    shared_fleet: Fleet, notes: Notes, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_silence, "SILENCE", 3.0)
     first, pool, running = await one_busy_worker(shared_fleet, notes, gate)
-    moved = asyncio.create_task(pool.submit(jobs.work, notes.path, "moved", SILENCE + 1))
+    moved = asyncio.create_task(pool.submit(jobs.work, notes.path, "moved", 4.0))
     await until(lambda: pending_of(pool)[-1].worker)  # the first beats for it
     await shared_fleet.worker(max_workers=1)
     await notes.wait(2)
@@ -343,7 +349,10 @@ async def test_a_large_call_that_was_pulled_is_handed_on_too(
 ) -> None:
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
     call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
-    await until(lambda: len(pending_of(pool)) == 2 and pending_of(pool)[-1].worker)
+    owner: Any = pool._home.engine._transfer.owner  # type: ignore[union-attr]
+    await until(
+        lambda: any(it.reference and owner.delivered(it.reference.payload) for it in pending_of(pool))
+    )
     await shared_fleet.worker(max_workers=1)
     assert await asyncio.wait_for(call, 10) == LARGE
     assert notes.most() == 1
@@ -358,7 +367,7 @@ async def test_a_stream_is_handed_on(shared_fleet: Fleet, notes: Notes, gate: Ga
         return [n async for n in pool.stream(jobs.numbers, notes.path, 500)]
 
     reading = asyncio.create_task(read())
-    await until(lambda: len(pending_of(pool)) == 2 and pending_of(pool)[-1].worker)
+    await sent(pool, 2)
     await shared_fleet.worker(max_workers=1)
     assert await asyncio.wait_for(reading, 10) == list(range(500))
     assert notes.counts()["closed"] == 1
@@ -408,22 +417,22 @@ async def test_full_for_good_measure(shared_fleet: Fleet, notes: Notes, gate: Ga
     assert notes.most() == 1
 
 
-async def test_a_bounce_is_no_overload(shared_fleet: Fleet, notes: Notes, gate: Gate) -> None:
+async def test_a_bounce_is_no_overload(shared_fleet: Fleet, notes: Notes, peer: Peer) -> None:
     """A leaving worker's call goes to another one, also where calls fail fast."""
-    first = await shared_fleet.worker(max_workers=1)
-    pool = shared_fleet.caller(overload="fail", timeout=20)
-    plain = shared_fleet.caller()
-    (running,) = await busy(plain, notes, gate)
-    await shared_fleet.worker(max_workers=2)
-    first.signal(signal.SIGTERM)
-    results = []
-    for n in range(60):
-        results.append(await pool.submit(jobs.work, notes.path, f"{n}"))
-    assert results == [f"{n}" for n in range(60)]
-    gate.open()
-    await running
-    assert await first.ended() == 0
-    assert notes.most() == 1
+    await peer.start(posing=False)
+    got: list[Message] = []
+    leaving = await peer.connection.subscribe(peer.subjects.call, got.append, QUEUE_GROUP)
+    await peer.connection.flush()
+    pool = shared_fleet.caller(overload="fail")
+    call = asyncio.create_task(pool.submit(jobs.work, notes.path, "x"))
+    await until(lambda: got)
+    await peer.connection.unsubscribe(leaving)
+    await shared_fleet.worker(max_workers=1)
+    head = check(got[0].data)
+    assert head.flags & Flag.NO_QUEUE
+    await peer.connection.publish(got[0].reply, encode(Frame(FrameKind.REFUSED, head.id)))
+    assert await asyncio.wait_for(call, 10) == "x"
+    assert notes.lines() == ["x"]
 
 
 async def test_a_refused_call_waits_for_the_next_worker(
@@ -490,6 +499,38 @@ async def test_a_leaving_worker_takes_nothing_more(
     await running
     assert await first.ended() == 0
     assert second.process.poll() is None
+
+
+async def test_all_workers_replaced_under_load(shared_fleet: Fleet, notes: Notes) -> None:
+    """Nothing fails, nothing runs twice, whether calls wait, move, bounce or run at that moment."""
+    old = [await shared_fleet.worker(max_workers=1) for _ in range(2)]
+    pool = shared_fleet.caller(timeout=60)
+    ended = asyncio.Event()
+    results: list[str] = []
+
+    async def lane(number: int) -> None:
+        count = 0
+        while not ended.is_set():
+            key = f"{number}.{count}"
+            results.append(await pool.submit(jobs.work, notes.path, key, 0.03 if count % 7 == 0 else 0.002))
+            assert results[-1] == key
+            count += 1
+
+    lanes = [asyncio.create_task(lane(number)) for number in range(12)]
+
+    async def going_on(more: int) -> None:
+        enough = len(results) + more
+        await until(lambda: len(results) >= enough or any(it.done() for it in lanes), 20)
+
+    for worker in old:
+        await going_on(40)
+        worker.signal(signal.SIGTERM)
+        assert await worker.ended() == 0
+        await shared_fleet.worker(max_workers=1)
+    ended.set()
+    await asyncio.wait_for(asyncio.gather(*lanes), 30)
+    assert notes.most() == 1
+    assert len(notes.lines()) == len(results)
 
 
 async def test_nonsense_between_workers(shared_fleet: Fleet, notes: Notes, peer: Peer) -> None:
