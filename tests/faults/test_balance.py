@@ -194,13 +194,16 @@ async def test_one_worker_alone_says_nothing(
     shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer
 ) -> None:
     await peer.start()
+    begin = time.monotonic()
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
-    waiting = [asyncio.create_task(pool.submit(jobs.work, notes.path, f"{n}")) for n in range(100)]
-    await asyncio.sleep(0.5)
+    waiting = []
+    for n in range(50):
+        waiting.append(asyncio.create_task(pool.submit(jobs.work, notes.path, f"{n}")))
+        await asyncio.sleep(0.05)  # in 2.5 s it would have told others several times
     gate.open()
     await asyncio.gather(running, *waiting)
     assert set(peer.kinds()) == {FrameKind.WAITING}
-    assert peer.kinds().total() < 5  # signs of life
+    assert peer.kinds().total() <= 2 + (time.monotonic() - begin) / 2  # signs of life
 
 
 async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate, peer: Peer) -> None:
@@ -544,11 +547,14 @@ async def test_nonsense_between_workers(shared_fleet: Fleet, notes: Notes, peer:
         for kind in (FrameKind.WAITING, FrameKind.TAKE):
             await peer.say(address, kind, count)
     call, cover = encode(Frame(FrameKind.CALL, new_id())), encode(Frame(FrameKind.REFUSED, name=b"stranger"))
-    evil = encode(Frame(FrameKind.REFUSED, name=b"a 0\r\n\r\nPUB b")) + call
+    evil = encode(Frame(FrameKind.REFUSED, name=b"a 0\r\n\r\nPUB evil 0\r\n\r\nPUB b")) + call
+    obeyed: list[Message] = []
+    await peer.connection.subscribe("evil", obeyed.append)
     for data in (b"", b"GN", b"\x00" * 60, call, cover, cover + call, cover + b"GN", cover + cover, evil):
-        await peer.connection.publish(address, data, peer.address)
+        await peer.connection.publish(address, data, f"{peer.address}.x")
         await peer.connection.publish(peer.subjects.peers, data)
     await peer.connection.flush()
     assert await asyncio.wait_for(pool.submit(jobs.work, notes.path, "x"), 5) == "x"
     assert worker.process.poll() is None
-    assert check(encode(Frame(FrameKind.TAKE, seconds=1))).seconds == 1
+    await peer.connection.flush()
+    assert not obeyed
