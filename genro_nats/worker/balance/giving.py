@@ -65,6 +65,8 @@ class Giving:
     def own(self) -> Waiting:
         """What waits here, and since when what may be handed on of it."""
         works = self._movable(1)
+        if not works and self._holder.children.queue:
+            return NONE  # tasks, and calls that have moved often enough
         return Waiting(self._surplus(), works[0].came if works else self._loop.time())
 
     def _surplus(self) -> int:
