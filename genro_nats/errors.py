@@ -170,7 +170,10 @@ class CodecError(ExecutorError):
 
 
 class SignatureError(CodecError):
-    """A message that is unsigned, wrongly signed or a replay."""
+    """A message that is unsigned, wrongly signed, too old or a replay.
+
+    Fields: ``reason``: unsigned, unknown key, wrong signature, too old, replayed, or no key (here).
+    """
 
 
 class DecodeError(CodecError):
