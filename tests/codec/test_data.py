@@ -169,6 +169,14 @@ def test_large_bytes_and_arrays_are_buffers_and_not_copied() -> None:
     assert np.shares_memory(three, np.frombuffer(received[2])) and three.flags.writeable
 
 
+@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: [b], lambda b: {"k": [1, b]}, lambda b: {b: 1}])
+def test_large_bytes_are_a_buffer_wherever_they_stand(wrap: Any) -> None:
+    value = wrap(bytes(OUT_OF_BAND))
+    body, buffers = data.dumps(value)
+    assert len(body) < 100 and len(buffers) == 1
+    assert data.loads(body, buffers) == value
+
+
 ARRAYS = [
     np.zeros(3),
     np.zeros((0, 3)),
@@ -365,6 +373,7 @@ HOSTILE = {
     "structured": _marked([_ext(18), "i4,O", "C", b"123456781234", 1]),
     "no size": _marked([_ext(18), "|S0", "C", b"", 1 << 60]),
     "lengths": _marked([_ext(18), "<f8", "C", b"12345678", 2]),
+    "bytes left over": _marked([_ext(18), "<f8", "C", b"12345678", 0]),
     "negative lengths": _marked([_ext(18), "<f8", "C", b"12345678", -1, -1]),
     "many dimensions": _marked([_ext(18), "<f8", "C", b"12345678", *[1] * 100]),
     "huge lengths": _marked([_ext(18), "<f8", "C", b"", 0, 1 << 62, 1 << 62]),
