@@ -137,8 +137,11 @@ class ProcessEngine:
         task = call.task
         more: dict[str, Any] = {"on_progress": call.on_progress, "codecs": self._encoder.codecs}
         if task is None:
-            return _LocalWork(call.id, parts, name, deadline=deadline, **more)
+            local = _LocalWork(call.id, parts, name, deadline=deadline, **more)
+            local.stated = call.stated
+            return local
         work = _TaskWork(call.id, parts, name, deadline=deadline, task=task, **more)
+        work.stated = call.stated
         task.when_asked(lambda: self._post(self._ask, work))
         return work
 
@@ -158,7 +161,8 @@ class ProcessEngine:
         name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
-        work.items, work.on_progress, work.codecs = items, call.on_progress, self._encoder.codecs
+        work.items, work.on_progress, work.stated = items, call.on_progress, call.stated
+        work.codecs = self._encoder.codecs
         self._pool.run(work)
 
         def control(frame: Frame) -> None:
