@@ -135,7 +135,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(values)
 @example([b"x" * OUT_OF_BAND, {"deep": (bytearray(OUT_OF_BAND + 1),)}])
 @example({1: "a", 2.5: "b", None: "c", False: "d", b"e": "f", "g": [[], {}, ()]})
@@ -414,14 +414,14 @@ def test_a_time_zone_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["Europe/Rome"]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=60), st.booleans(), st.lists(st.binary(max_size=16), max_size=2))
 def test_any_bytes(tail: bytes, marked: bool, buffers: list[bytes]) -> None:
     with contextlib.suppress(DecodeError):
         data.loads((_marked(None)[:-1] if marked else b"") + tail, buffers)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(values, st.data())
 def test_mutated_bytes(value: Any, draw: st.DataObject) -> None:
     body, buffers = data.dumps([value, (1,)])
