@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 from genro_nats.codec import exceptions, values
 from genro_nats.codec.datatypes import Types
 from genro_nats.codec.frame import Buffer, Flag
-from genro_nats.codec.loaded import loaded
+from genro_nats.codec.loaded import is_class, loaded
 from genro_nats.errors import CodecError, DecodeError, NotAllowedError
 
 __all__ = ["DATA", "PICKLE", "Codec", "Codecs", "codec_named", "codec_of", "refusal", "require_data"]
@@ -192,6 +192,6 @@ def _nothing(value: Any) -> bytes:
 def _loaded_type(node: dict[str, Any]) -> Any:
     """The type of an exception, if its module is imported here: nothing is imported because a message says so."""
     found = loaded(node["type"])
-    if not isinstance(found, type):
+    if not is_class(found):
         raise TypeError(f"the module of {node['type']} is not imported here")
     return found

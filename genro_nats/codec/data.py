@@ -2,7 +2,7 @@
 
 A body is plain msgpack where that says it all. Otherwise it is an array of two, the
 mark 0 and the value, in which an array that begins with a mark stands for a value of
-another type (``tags.py``). Reading a body never runs or imports anything.
+another type (``tags.py``, ``lowering.py``, ``raising.py``). Reading a body never runs or imports anything.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from msgspec import msgpack
 
 from genro_nats.codec.datatypes import Types
 from genro_nats.codec.frame import Buffer
-from genro_nats.codec.tags import ATOMS, Lowering, Raising, mark
+from genro_nats.codec.lowering import Lowering
+from genro_nats.codec.raising import Raising
+from genro_nats.codec.tags import ATOMS, mark
 from genro_nats.errors import DecodeError, NotAllowedError
 
 __all__ = ["dumps", "dumps_call", "dumps_whole", "loads"]

@@ -15,7 +15,7 @@ from enum import Enum
 from typing import Any, Final, TypeVar
 from weakref import WeakSet
 
-from genro_nats.codec.loaded import loaded
+from genro_nats.codec.loaded import is_class, loaded
 from genro_nats.errors import NotAllowedError
 
 __all__ = ["Types", "data_type", "is_data_type", "is_namedtuple", "type_name"]
@@ -42,7 +42,7 @@ def data_type(cls: T) -> T:
 
 def is_data_type(kind: Any) -> bool:
     """A dataclass, an enum or a named tuple?"""
-    if not isinstance(kind, type) or issubclass(kind, BaseException):
+    if not is_class(kind) or issubclass(kind, BaseException):
         return False
     return dataclasses.is_dataclass(kind) or issubclass(kind, Enum) or is_namedtuple(kind)
 

@@ -67,7 +67,7 @@ def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
         built = _Builder(nodes, text, loads, find_type).all()
         for error, node in zip(built, nodes, strict=True):
             _link(error, node, built)
-        _last_link(built[0]).__cause__ = RemoteTraceback(text)
+        _set(_last_link(built[0]), "__cause__", RemoteTraceback(text))
         return built[0]
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise DecodeError(f"An error reply without the expected structure: {error!r}") from error
@@ -206,10 +206,15 @@ class _Builder:
             return _stand_in(node, self._text, why)
 
 
-def _restore(error: BaseException, state: Any) -> BaseException:
-    # BaseException's own: a user's __setstate__ may expect what __init__ did.
-    if state:
-        BaseException.__setstate__(error, state)
+def _restore(error: BaseException, state: dict[Any, Any] | None) -> BaseException:
+    # Neither a __setstate__ of the user's, which may expect what __init__ did, nor a __setattr__ or property.
+    builtin = _builtin_base(type(error)).__mro__
+    for name, value in (state or {}).items():
+        slot = next((vars(kind)[name] for kind in builtin if name in vars(kind)), None)
+        if slot is None:
+            error.__dict__[name] = value
+        else:
+            slot.__set__(error, value)
     return error
 
 
@@ -246,10 +251,14 @@ def _stand_in(node: Node, text: str, why: Exception) -> RemoteError:
 
 def _link(error: BaseException, node: Node, built: list[BaseException]) -> None:
     if node["cause"] is not None:
-        error.__cause__ = built[node["cause"]]
+        _set(error, "__cause__", built[node["cause"]])
     if node["context"] is not None:
-        error.__context__ = built[node["context"]]
-    error.__suppress_context__ = node["suppress"]
+        _set(error, "__context__", built[node["context"]])
+    _set(error, "__suppress_context__", node["suppress"])
+
+
+def _set(error: BaseException, name: str, value: Any) -> None:
+    vars(BaseException)[name].__set__(error, value)  # past a __setattr__ of the user's
 
 
 def _last_link(error: BaseException) -> BaseException:

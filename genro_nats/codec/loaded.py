@@ -5,9 +5,14 @@ from __future__ import annotations
 import sys
 from typing import Any, Final
 
-__all__ = ["MISSING", "loaded"]
+__all__ = ["MISSING", "is_class", "loaded"]
 
 MISSING: Final = object()
+
+
+def is_class(value: Any) -> bool:
+    """As ``isinstance(value, type)``, which would ask a proxy's ``__class__``."""
+    return issubclass(type(value), type)
 
 
 def loaded(name: str) -> Any:
@@ -20,7 +25,7 @@ def loaded(name: str) -> Any:
     if found is None or not qualname:
         return MISSING
     for part in qualname.split("."):
-        if part != "<locals>" and (isinstance(found, type) or found is sys.modules.get(module)):
+        if is_class(found) or found is sys.modules.get(module):
             found = vars(found).get(part, MISSING)
         else:
             return MISSING

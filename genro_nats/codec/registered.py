@@ -10,13 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
-from inspect import isfunction
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.functions import FunctionCache, is_decorated, label, resolve, unwrap
-from genro_nats.codec.loaded import MISSING, loaded
+from genro_nats.codec.loaded import MISSING, is_class, loaded
 from genro_nats.errors import ConfigurationError, DecodeError, NotAllowedError
 
 __all__ = ["RegisteredFunctions", "require_listed"]
@@ -76,7 +75,7 @@ class RegisteredFunctions(FunctionCache):
                 raise DecodeError("A call's carried variables are not packed as expected.")
             self._look()
             variable = loaded(pair[0])
-            if not isinstance(variable, ContextVar) or variable not in self._variables:
+            if type(variable) is not ContextVar or variable not in self._variables:
                 raise NotAllowedError(
                     f"The context variable {pair[0][:_MAX_NAME]!r} may not be set on this worker "
                     "(--only-registered): state it in carry= of the pool that decorates a registered function "
@@ -124,11 +123,11 @@ class RegisteredFunctions(FunctionCache):
 
 def _values(module: Any) -> Iterator[Any]:
     """What stands in a module, and in the classes it defines."""
-    if not isinstance(module, ModuleType):
+    if not issubclass(type(module), ModuleType):
         return
     for value in list(vars(module).values()):
         yield value
-        if isinstance(value, type) and value.__module__ == module.__name__:
+        if is_class(value) and value.__module__ == module.__name__:
             yield from list(vars(value).values())
 
 
@@ -136,7 +135,8 @@ def _own(module: ModuleType | None) -> Iterator[Any]:
     """The functions and context variables that a module itself defines."""
     for value in [] if module is None else list(vars(module).values()):
         plain = unwrap(value) if is_decorated(value) else value
-        if isinstance(plain, ContextVar) or (isfunction(plain) and plain.__module__ == module.__name__):  # type: ignore[union-attr]
+        kind = type(plain)
+        if kind is ContextVar or (kind is FunctionType and plain.__module__ == module.__name__):  # type: ignore[union-attr]
             yield plain
 
 

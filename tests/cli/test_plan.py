@@ -127,3 +127,21 @@ def test_the_sample_file_is_right() -> None:
     made = plan("--config", str(ROOT / "workers" / "worker.toml"))
     assert [pool.options.subject for pool in made.pools] == ["tasks.heavy", "tasks.io"]
     assert made.path == (str(ROOT / "workers"),)
+
+
+def test_registered_functions_only(tmp_path: Path) -> None:
+    file = tmp_path / "w.toml"
+    file.write_text(
+        '[pools.heavy]\nimports = ["shop"]\nonly_registered = true\nallow = ["shop:total", "jobs:*"]\n'
+    )
+    for found in (
+        plan("--config", str(file)),
+        plan("--subject", "heavy", "--only-registered", "--allow", "shop:total", "--allow", "jobs:*"),
+    ):
+        options = found.pools[0].options
+        assert options.only_registered
+        assert options.allow == ("shop:total", "jobs:*")
+    with pytest.raises(ConfigurationError, match="means nothing without only_registered"):
+        plan("--subject", "heavy", "--allow", "shop:total")
+    with pytest.raises(ConfigurationError, match=r"'package\.module:name'"):
+        plan("--subject", "heavy", "--only-registered", "--allow", "shop.total")

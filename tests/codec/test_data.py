@@ -135,7 +135,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(values)
 @example([b"x" * OUT_OF_BAND, {"deep": (bytearray(OUT_OF_BAND + 1),)}])
 @example({1: "a", 2.5: "b", None: "c", False: "d", b"e": "f", "g": [[], {}, ()]})
@@ -167,6 +167,14 @@ def test_large_bytes_and_arrays_are_buffers_and_not_copied() -> None:
     assert one is blob
     assert two["more"] is received[1]
     assert np.shares_memory(three, np.frombuffer(received[2])) and three.flags.writeable
+
+
+@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: [b], lambda b: {"k": [1, b]}, lambda b: {b: 1}])
+def test_large_bytes_are_a_buffer_wherever_they_stand(wrap: Any) -> None:
+    value = wrap(bytes(OUT_OF_BAND))
+    body, buffers = data.dumps(value)
+    assert len(body) < 100 and len(buffers) == 1
+    assert data.loads(body, buffers) == value
 
 
 ARRAYS = [
@@ -365,6 +373,7 @@ HOSTILE = {
     "structured": _marked([_ext(18), "i4,O", "C", b"123456781234", 1]),
     "no size": _marked([_ext(18), "|S0", "C", b"", 1 << 60]),
     "lengths": _marked([_ext(18), "<f8", "C", b"12345678", 2]),
+    "bytes left over": _marked([_ext(18), "<f8", "C", b"12345678", 0]),
     "negative lengths": _marked([_ext(18), "<f8", "C", b"12345678", -1, -1]),
     "many dimensions": _marked([_ext(18), "<f8", "C", b"12345678", *[1] * 100]),
     "huge lengths": _marked([_ext(18), "<f8", "C", b"", 0, 1 << 62, 1 << 62]),
@@ -405,14 +414,14 @@ def test_a_time_zone_is_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == ["Europe/Rome"]
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.binary(max_size=60), st.booleans(), st.lists(st.binary(max_size=16), max_size=2))
 def test_any_bytes(tail: bytes, marked: bool, buffers: list[bytes]) -> None:
     with contextlib.suppress(DecodeError):
         data.loads((_marked(None)[:-1] if marked else b"") + tail, buffers)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(values, st.data())
 def test_mutated_bytes(value: Any, draw: st.DataObject) -> None:
     body, buffers = data.dumps([value, (1,)])

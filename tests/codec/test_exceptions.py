@@ -43,6 +43,10 @@ class Fussy(Exception):
     def __setstate__(self, state: Any) -> None:
         RAN.append("setstate")
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        RAN.append("setattr")
+        super().__setattr__(name, value)
+
 
 class Group(ExceptionGroup[Exception]):
     pass

@@ -13,6 +13,7 @@ import pytest
 
 from genro_nats import DecodeError, ExecutorRegistry, NotAllowedError
 from genro_nats.codec import data
+from genro_nats.codec.datatypes import Types
 from genro_nats.codec.frame import Flag, Frame, FrameKind
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.codec.registered import RegisteredFunctions, require_listed
@@ -102,6 +103,30 @@ def test_context_variables() -> None:
     for odd in ("x", 5, [1], [[name]], [[1, 2]], [[name, 1, 2]]):
         with pytest.raises(DecodeError):
             RegisteredFunctions(allow=[name]).require_carried(odd)
+
+
+class Proxy:
+    """Stands in many a module: it must not be asked what it is."""
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise RuntimeError("working outside of a request")
+
+
+def test_proxies_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = ModuleType("odd_module")
+    odd.__dict__["request"] = Proxy()
+    monkeypatch.setitem(sys.modules, "odd_module", odd)
+    monkeypatch.setitem(sys.modules, "odd_itself", Proxy())
+    cache = RegisteredFunctions(allow=["odd_module:*"])
+    assert cache.get(b"stable", None) is not None
+    for name in ("odd_module:request", "odd_module:request.x", "odd_itself:x"):
+        with pytest.raises(NotAllowedError):
+            cache.get(name.encode(), None)
+        with pytest.raises(NotAllowedError):
+            cache.require_carried([[name, 1]])
+        with pytest.raises(NotAllowedError):
+            Types().find(name)
 
 
 class Trap:

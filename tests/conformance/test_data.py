@@ -9,8 +9,11 @@ import pytest
 
 from genro_nats import NatsExecutor
 from genro_nats.testing import WorkerFactory
-from genro_nats.testing.conformance import Can, ExecutorConformance, Factory, TaskConformance
+from genro_nats.testing.conformance import Can, ExecutorConformance, Factory
 from genro_nats.testing.suite import samples
+from genro_nats.testing.suite.task_ends import DeadLetterTests, RetryTests
+from genro_nats.testing.suite.task_keeping import ScheduleTests
+from genro_nats.testing.suite.tasks import TaskTests
 
 _LACKS = {
     Can.SHARE_CONTEXT: "only what is carried travels to a worker",
@@ -50,7 +53,10 @@ class TestDataCalls(_Data, ExecutorConformance):
         return lambda **options: NatsExecutor("conform", **{**shared, "subject": "data.calls", **options})
 
 
-class TestDataTasks(_Data, TaskConformance):
+@pytest.mark.anyio
+class TestDataTasks(_Data, TaskTests, RetryTests, DeadLetterTests, ScheduleTests):
+    """Those in which values or errors travel."""
+
     @pytest.fixture
     def make_executor(self, shared: dict[str, Any]) -> Factory:
         def make(**options: Any) -> Any:

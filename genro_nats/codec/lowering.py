@@ -1,0 +1,140 @@
+"""Values to what msgpack can hold: those it has no word for as arrays that begin with a mark."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from typing import Any, Final
+from uuid import UUID
+
+from msgspec.msgpack import Ext
+
+from genro_nats.codec import arrays, times
+from genro_nats.codec.datatypes import is_namedtuple, type_name
+from genro_nats.codec.frame import Buffer
+from genro_nats.codec.tags import ATOMS, MARKS, Mark
+from genro_nats.errors import CodecError
+
+__all__ = ["Lowering"]
+
+_LEAST, _MOST = -(1 << 63), 1 << 64
+
+
+class Lowering:
+    """Values to what msgpack can hold. ``buffers``: takes large ones; None: all stays in the body.
+
+    ``exact``: looks for ints of more than 64 bits and texts with lone surrogates too.
+    """
+
+    def __init__(self, buffers: list[Buffer] | None, bulk: int, depth: int, *, exact: bool) -> None:
+        self._exact = exact
+        self._buffers = buffers
+        self._bulk = bulk
+        self._left = depth
+
+    def value(self, value: Any) -> Any:
+        """The lowered value. Raises CodecError."""
+        kind = type(value)
+        if kind in ATOMS:
+            return self._atom(value, kind) if self._exact else value
+        if kind is bytes:
+            return self._bytes(value)
+        if self._left <= 0:
+            raise CodecError("A value nested too deep, or within itself, can't be sent as data: flatten it.")
+        self._left -= 1
+        try:
+            return self._container(value, kind)
+        finally:
+            self._left += 1
+
+    def _atom(self, value: Any, kind: type) -> Any:
+        if kind is int and not _LEAST <= value < _MOST:
+            length = value.bit_length() // 8 + 1
+            return [MARKS[Mark.INT], value.to_bytes(length, "big", signed=True)]
+        if kind is str and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                return [MARKS[Mark.STR], value.encode("utf-8", "surrogatepass")]
+        return value
+
+    def _bytes(self, value: bytes | bytearray) -> Any:
+        if self._buffers is not None and len(value) >= self._bulk:
+            self._buffers.append(value)
+            return [MARKS[Mark.BUFFER], len(self._buffers) - 1]
+        return value if type(value) is bytes else [MARKS[Mark.BYTEARRAY], bytes(value)]
+
+    def _container(self, value: Any, kind: type) -> Any:
+        if kind is list:
+            return [*map(self.value, value)]
+        if kind is dict:
+            return self._dict(value)
+        if kind is bytearray:
+            return self._bytes(value)
+        if (items := _ITEMS.get(kind)) is not None:
+            return [items, *map(self.value, value)]
+        if (simple := _LOWERED.get(kind)) is not None:
+            lowered, parts = simple
+            return [lowered, *parts(value)]
+        return self._stated(value, kind)
+
+    def _dict(self, value: dict[Any, Any]) -> Any:
+        if all(type(key) is str and key.isascii() for key in value):
+            return {key: self.value(one) for key, one in value.items()}
+        pairs = (self.value(part) for pair in value.items() for part in pair)
+        return [MARKS[Mark.DICT], *pairs]
+
+    def _stated(self, value: Any, kind: type) -> Any:
+        """A value of a type that the receiver has to know, or of NumPy's."""
+        if issubclass(kind, Enum):
+            known = kind.__members__.get(value.name or "") is value
+            return [MARKS[Mark.ENUM], type_name(kind), value.name if known else self.value(value.value)]
+        if dataclasses.is_dataclass(kind):
+            return [MARKS[Mark.DATACLASS], type_name(kind), self._fields(value)]
+        if is_namedtuple(kind):
+            return [MARKS[Mark.NAMEDTUPLE], type_name(kind), *map(self.value, value)]
+        if (numpy := sys.modules.get("numpy")) is not None:
+            if kind is numpy.ndarray:
+                return self._array(value)
+            if isinstance(value, numpy.generic):
+                return [MARKS[Mark.SCALAR], *arrays.scalar_parts(value)]
+        raise _no_data(kind)
+
+    def _fields(self, value: Any) -> dict[str, Any]:
+        names = [field.name for field in dataclasses.fields(value)]
+        return {name: self.value(getattr(value, name)) for name in names if hasattr(value, name)}
+
+    def _array(self, value: Any) -> Any:
+        dtype, order, raw, shape = arrays.array_parts(value)
+        if self._buffers is not None and raw.nbytes >= self._bulk:
+            self._buffers.append(raw)
+            return [MARKS[Mark.ARRAY], dtype, order, len(self._buffers) - 1, *shape]
+        return [MARKS[Mark.ARRAY], dtype, order, raw.tobytes(), *shape]
+
+
+_ITEMS: Final[dict[type, Ext]] = {
+    tuple: MARKS[Mark.TUPLE],
+    set: MARKS[Mark.SET],
+    frozenset: MARKS[Mark.FROZENSET],
+}
+_LOWERED: Final[dict[type, tuple[Ext, Callable[[Any], Sequence[Any]]]]] = {
+    datetime: (MARKS[Mark.DATETIME], times.datetime_parts),
+    date: (MARKS[Mark.DATE], lambda value: (value.isoformat(),)),
+    time: (MARKS[Mark.TIME], times.time_parts),
+    timedelta: (MARKS[Mark.TIMEDELTA], lambda value: (value.days, value.seconds, value.microseconds)),
+    Decimal: (MARKS[Mark.DECIMAL], lambda value: (str(value),)),
+    UUID: (MARKS[Mark.UUID], lambda value: (value.bytes,)),
+    complex: (MARKS[Mark.COMPLEX], lambda value: (value.real, value.imag)),
+}
+
+
+def _no_data(kind: type) -> CodecError:
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    return CodecError(
+        f"{name} can't be sent as data. Pass a dictionary, a dataclass or an id in its place, "
+        "or use codec='pickle' with workers that trust their callers."
+    )
