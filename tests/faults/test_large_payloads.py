@@ -229,7 +229,7 @@ async def test_a_worker_stays_until_its_results_are_pulled(shared_fleet: Fleet, 
 
 async def test_a_draining_worker_hands_on_what_it_pulls(shared_fleet: Fleet, notes: Notes) -> None:
     first = await shared_fleet.worker(max_workers=1, drain_timeout=0.3)
-    pool = shared_fleet.caller(timeout=20)
+    pool = shared_fleet.caller(timeout=20, workers_timeout=20)  # the second may be slow to come
     await pool.submit(jobs.take_bytes, bytes(2_000_000))
     held = Held(transfer_of(pool), 4)
     call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))

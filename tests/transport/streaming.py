@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 from genro_nats.config import PoolOptions
 from genro_nats.message import new_id
@@ -81,10 +82,23 @@ def frozen(server: EmbeddedServer) -> Iterator[None]:
     """The server is stopped, not ended: its sockets stay open and nothing answers."""
     os.kill(server.pid, signal.SIGSTOP)
     try:
+        _stopped(server.pid)
         yield
     finally:
         with contextlib.suppress(ProcessLookupError):  # it may have been killed meanwhile
             os.kill(server.pid, signal.SIGCONT)
+
+
+def _stopped(pid: int) -> None:
+    """Wait until none of its threads answers any more: the signal reaches them one by one."""
+    deadline = time.monotonic() + 10
+    while any(stat.read_text().rpartition(")")[2].split()[0] not in "Tt" for stat in _threads(pid)):
+        assert time.monotonic() < deadline, "not within the limit"
+        time.sleep(0.001)
+
+
+def _threads(pid: int) -> Iterator[Path]:
+    return Path(f"/proc/{pid}/task").glob("*/stat")
 
 
 async def restart_killed(server: EmbeddedServer) -> None:
