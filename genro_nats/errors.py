@@ -16,7 +16,8 @@
     │   ├── SignatureError                       unsigned, wrongly signed or replayed
     │   ├── DecodeError                          bytes that are not a frame, or of another version
     │   ├── PayloadTooLargeError                 over a stated limit
-    │   └── FunctionNotFoundError                the function is not importable over there
+    │   ├── FunctionNotFoundError                the function is not importable over there
+    │   └── PythonVersionError                   a function by value, from another minor version of Python
     ├── TransportError
     │   ├── ConnectionLostError                  the server stayed away too long
     │   ├── StreamUnavailableError               a stream did not answer
@@ -51,6 +52,7 @@ __all__ = [
     "FunctionNotFoundError",
     "NoWorkersError",
     "PayloadTooLargeError",
+    "PythonVersionError",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
@@ -179,6 +181,13 @@ class PayloadTooLargeError(CodecError):
 
 class FunctionNotFoundError(CodecError):
     """The function's module or name does not exist where it should run. Fields: ``function``."""
+
+
+class PythonVersionError(CodecError):
+    """A function sent by value, from a Python of another minor version than the worker's.
+
+    Fields: ``function``, ``caller`` and ``worker`` (versions, such as "3.12").
+    """
 
 
 class TransportError(ExecutorError):

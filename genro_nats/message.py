@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 __all__ = [
     "Call",
@@ -47,10 +47,12 @@ class CallOptions:
 
     ``timeout``: seconds from submitting to the reply; None: the pool's own.
     ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+    ``by``: send the function by "name" or by "value"; None: as the pool does.
     """
 
     timeout: float | None = None
     on_progress: Callable[[ProgressUpdate], object] | None = None
+    by: Literal["name", "value"] | None = None
 
 
 class Call:
@@ -60,11 +62,12 @@ class Call:
     ``trace_id``: "" when the call begins its own trace. ``carried``: context
     variables to set where it runs, as ("module:attribute", value). ``packed``: the
     pickled arguments, in place of the arguments themselves. ``task``: set where the
-    call is an attempt of a task.
+    call is an attempt of a task. ``by``: how the function is sent, see ``CallOptions``.
     """
 
     __slots__ = (
         "args",
+        "by",
         "carried",
         "function",
         "id",
@@ -88,8 +91,10 @@ class Call:
         trace_id: str = "",
         on_progress: Callable[[ProgressUpdate], object] | None = None,
         carried: Sequence[tuple[str, Any]] = (),
+        by: Literal["name", "value"] | None = None,
     ) -> None:
         self.id = new_id()
+        self.by = by
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -112,6 +117,7 @@ class Call:
             trace_id=self.trace_id,
             on_progress=self.on_progress,
             carried=self.carried,
+            by=self.by,
         )
         call.packed = self.packed
         return call

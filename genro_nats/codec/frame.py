@@ -79,6 +79,8 @@ class FrameKind(IntEnum):
     REFUSED = 12  # the call was not started and never will be here
     SKIPPED = 13  # child to parent: this call had been taken back
     CHECKPOINT = 14  # child to parent: keep this value for the task's next attempt
+    FETCH = 15  # to a caller: the worker lacks this function
+    FUNCTION = 16  # to the worker, and to its child: a function by value
     PULL = 20  # to a payload's owner: send it, from here to there
     GRANT = 21  # to the owner: it may be sent up to there
     CHUNK = 22  # to the puller: a piece of the payload
@@ -95,6 +97,7 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
+    BY_DIGEST = 8192  # the first buffer names a function by value, which travels apart
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 

@@ -79,6 +79,16 @@ def by_value_modules() -> set[str]:
     return cloudpickle.list_registry_pickle_by_value()  # type: ignore[no-any-return]
 
 
+def is_by_value(module: str) -> bool:
+    """Is this module, or a package it is in, registered so?"""
+    registered = by_value_modules()
+    while registered and module:
+        if module in registered:
+            return True
+        module = module.rpartition(".")[0]
+    return False
+
+
 def lift(value: Any) -> Any:
     """Large bytes wrapped so that pickle leaves them out of band; anything else as it is."""
     if type(value) in _BULK and len(value) >= OUT_OF_BAND:

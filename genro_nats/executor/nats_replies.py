@@ -35,7 +35,10 @@ _OUTCOMES: Final = (FrameKind.REPLY, FrameKind.ERROR)
 
 
 class Replies:
-    """``on_refused(pending)``: a worker did not start it. ``on_broken(pending, error)``: it can't go on."""
+    """``on_refused(pending)``: a worker did not start it. ``on_broken(pending, error)``: it can't go on.
+
+    ``on_fetch(frame, worker)``: a worker lacks a function.
+    """
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class Replies:
         limit: int,
         on_refused: Callable[[Pending], None],
         on_broken: Callable[[Pending, Exception], None],
+        on_fetch: Callable[[Frame, str], None],
     ) -> None:
         self._name = name
         self._pending = pending
@@ -54,6 +58,7 @@ class Replies:
         self._limit = limit
         self._on_refused = on_refused
         self._on_broken = on_broken
+        self._on_fetch = on_fetch
         self._loop = asyncio.get_running_loop()
 
     def received(self, message: Message) -> None:
@@ -68,6 +73,8 @@ class Replies:
         if frame.kind == FrameKind.BEAT:
             self._beat(frame, worker)
             return
+        if frame.kind == FrameKind.FETCH:
+            self._on_fetch(frame, worker)
         pending = self._pending.get(frame.id)
         live = pending is not None and not pending.outcome.done()
         if frame.kind in _OUTCOMES and not (live and frame.flags & Flag.REFERRED):

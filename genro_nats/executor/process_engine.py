@@ -10,6 +10,7 @@ from math import inf
 from typing import Any
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.functions import find_object
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError, ExecutorError
@@ -96,7 +97,7 @@ class ProcessEngine:
 
     def __init__(self, options: PoolOptions, *, name: str, kind: str, hints: Sequence[str] = ()) -> None:
         self._name = name
-        self._encoder = CallEncoder()
+        self._encoder = CallEncoder(FunctionStore(options.function_cache), options.by)
         self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints, encoder=self._encoder))
 
     async def start(self) -> None:
@@ -117,9 +118,10 @@ class ProcessEngine:
     async def run(self, call: Call) -> Any:
         """The call's value; cancelling it kills or asks the child, as the kind allows."""
         timeout = call.timeout
-        name, parts = self._encoder.encode(call, inf if timeout is None else timeout)
+        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = self._work(call, parts, name, deadline)
+        work.function = function
         self._pool.run(work)
         try:
             return load_reply(await work.outcome)
@@ -148,10 +150,10 @@ class ProcessEngine:
 
     def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
         timeout = call.timeout
-        name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
+        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
-        work.items, work.on_progress = items, call.on_progress
+        work.items, work.on_progress, work.function = items, call.on_progress, function
         self._pool.run(work)
 
         def control(frame: Frame) -> None:
@@ -218,6 +220,7 @@ def pool_plan(
         hints=hints,
         initializer=initializer,
         cancel_grace=options.cancel_grace,
+        function_cache=options.function_cache,
         start_timeout=options.start_timeout,
         **more,
     )
@@ -238,8 +241,9 @@ def initial_call(
     function: Callable[..., Any] = initializer if callable(initializer) else run_named
     args = arguments if callable(initializer) else (initializer, *arguments)
     call = Call(function, args, {})
-    name, parts = encoder.encode(call, inf)
+    name, parts, carried = encoder.encode(call, inf)
     work = _LocalWork(call.id, parts, name)
+    work.function = carried
     return work, asyncio.ensure_future(_value(work.outcome))
 
 

@@ -5,69 +5,99 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from genro_nats.codec import values
+from genro_nats.codec.by_value import FunctionBlob, inline_field, pickled
 from genro_nats.codec.exceptions import load_error
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
-from genro_nats.codec.functions import FunctionRef, label, reference
+from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.function_store import FunctionStore, module_of
+from genro_nats.codec.functions import goes_by_name, label
 from genro_nats.errors import CodecError
 from genro_nats.message import Call, ProgressUpdate, TaskRun
 
-__all__ = ["CallEncoder", "load_progress", "load_reply", "load_value", "pack"]
+__all__ = ["CallEncoder", "Encoded", "check_function", "load_progress", "load_reply", "load_value", "pack"]
+
+
+class Encoded(NamedTuple):
+    """The function's name, the call frame's chunks, and the function itself where it travels apart."""
+
+    name: bytes
+    parts: list[Buffer]
+    function: FunctionBlob | None
 
 
 class CallEncoder:
-    """Makes call frames; remembers which functions are known by name."""
+    """Makes call frames; remembers which functions are known by name, and the pickles of the others.
 
-    def __init__(self) -> None:
-        self._by_name: WeakKeyDictionary[Callable[..., Any], FunctionRef] = WeakKeyDictionary()
+    ``store``: without one, functions by value travel with each call, whatever their size.
+    ``by``: how functions are sent unless the call says it, see ``goes_by_name``.
+    """
 
-    def reference(self, function: Callable[..., Any]) -> FunctionRef:
-        """The function's reference. Raises CodecError when it can't be sent."""
+    def __init__(self, store: FunctionStore | None = None, by: str | None = None) -> None:
+        self._store = store
+        self._by = by
+        self._names: WeakKeyDictionary[Callable[..., Any], bytes] = WeakKeyDictionary()
+
+    def _known_name(self, function: Callable[..., Any], by: str | None) -> bytes | None:
+        """The name by which it is sent; None: it is sent by value. Raises CodecError."""
         try:
-            found = self._by_name.get(function)
+            name = self._names.get(function)
         except TypeError:  # neither hashable nor weakly referable: a callable instance, say
-            return reference(function)
-        if found is None:
-            found = reference(function)
-            # A closure may change between two calls: it is pickled anew each time.
-            if found.blob is None:
-                self._by_name[function] = found
-        return found
+            return _encoded(function) if goes_by_name(function, by) else None
+        if by != "value" and name is not None and not values.by_value_modules():
+            return name
+        if not goes_by_name(function, by):
+            return None
+        name = self._names[function] = _encoded(function)
+        return name
 
-    def encode(self, call: Call, seconds: float, flags: int = 0) -> tuple[bytes, list[Buffer]]:
-        """The function's name and the call frame's chunks.
+    def encode(self, call: Call, seconds: float, flags: int = 0) -> Encoded:
+        """The call, ready to be sent.
 
         Raises:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
-        frame = self.frame(call, seconds, flags)
-        return frame.name, chunks(frame)
+        frame, function = self._framed(call, seconds, flags)
+        return Encoded(frame.name, chunks(frame), function)
 
     def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
-        """The call as a frame. Raises as ``encode``."""
-        name, blob = self.reference(call.function)
+        """The call as a frame with all it needs, its function included. Raises as ``encode``."""
+        return self._framed(call, seconds, flags, whole=True)[0]
+
+    def _framed(
+        self, call: Call, seconds: float, flags: int, *, whole: bool = False
+    ) -> tuple[Frame, FunctionBlob | None]:
+        by = call.by or self._by
+        name = self._known_name(call.function, by)
+        function = None
         body, buffers = _arguments(call)
-        if blob is not None:
-            flags |= Flag.BY_VALUE
-            buffers.insert(0, blob)
+        if name is None:
+            name = _encoded(call.function)
+            if whole or self._store is None:
+                flags |= Flag.BY_VALUE
+                buffers.insert(0, _whole(call.function, by))
+            else:
+                function = self._store.blob(call.function, stated=by == "value")
+                flags |= Flag.BY_DIGEST if function.inline is None else Flag.BY_VALUE
+                buffers.insert(0, function.inline or function.field)
         if call.on_progress is not None:
             flags |= Flag.PROGRESS
         if call.task is not None:
             flags |= _task_flags(call.task, buffers)
         meta = _meta(call) if call.trace_id or call.task is not None else b""
-        return Frame(
-            FrameKind.CALL,
-            call.id,
-            name=name,
-            meta=meta,
-            body=body,
-            buffers=buffers,
-            flags=flags,
-            seconds=seconds,
-        )
+        frame = Frame(FrameKind.CALL, call.id, name, meta, body, buffers, flags, seconds=seconds)
+        return frame, function if flags & Flag.BY_DIGEST else None
+
+
+def _encoded(function: Callable[..., Any]) -> bytes:
+    return label(function).encode()[:MAX_NAME]
+
+
+def _whole(function: Callable[..., Any], by: str | None) -> bytes:
+    module = module_of(function) if by == "value" else ""
+    return inline_field(pickled(function, label(function), module, whole=True))
 
 
 def _task_flags(task: TaskRun, buffers: list[Buffer]) -> int:
@@ -82,6 +112,12 @@ def _meta(call: Call) -> bytes:
     if call.task is not None:
         facts |= {"id": call.task.id, "attempt": call.task.attempt}
     return json.dumps(facts).encode()
+
+
+def check_function(call: Call) -> None:
+    """Can the call's function be sent? Raises CodecError."""
+    if not goes_by_name(call.function, call.by):
+        _whole(call.function, call.by)
 
 
 def pack(call: Call) -> None:

@@ -56,7 +56,7 @@ class MemoryExecutor(Pool):
         self._hold = hold
         self._held: list[HeldCall] = []
         self._arrived = Signal()
-        self._encoder = CallEncoder()
+        self._encoder = CallEncoder(by=self.options.by)
 
     # -- for tests ----------------------------------------------------------
 

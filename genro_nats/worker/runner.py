@@ -16,6 +16,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
+from genro_nats.codec.by_value import opened_inline, read_field
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
@@ -55,17 +56,17 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         FunctionNotFoundError, DecodeError: as their texts say.
     """
     buffers = frame.buffers
-    blob = None
-    if frame.flags & Flag.BY_VALUE:
+    field = None
+    if frame.flags & (Flag.BY_VALUE | Flag.BY_DIGEST):
         if not buffers:
             raise DecodeError("A call by value without its function.")
-        blob, buffers = bytes(buffers[0]), buffers[1:]
+        field, buffers = buffers[0], buffers[1:]
     checkpointed = None
     if frame.flags & Flag.CHECKPOINT:
         if not buffers:
             raise DecodeError("A call with a checkpoint that is missing.")
         checkpointed, buffers = values.loads(buffers[-1]), buffers[:-1]
-    function = cache.get(frame.name, blob, _standing(frame) if frame.flags & Flag.TASK else "")
+    function = _function(frame, field, cache)
     packed = values.loads(frame.body, buffers)
     frame.body, frame.buffers = b"", ()  # the arguments hold what they need of its memory
     try:
@@ -73,6 +74,14 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         return Opened(function, args, kwargs, carried[0] if carried else [], checkpointed)
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's arguments are not packed as expected.") from error
+
+
+def _function(frame: Frame, field: Buffer | None, cache: FunctionCache) -> Callable[..., Any]:
+    if field is None:
+        return cache.get(frame.name, None, _standing(frame) if frame.flags & Flag.TASK else "")
+    if frame.flags & Flag.BY_DIGEST:
+        return cache.by_digest(read_field(field).digest, frame.name)
+    return cache.get(frame.name, opened_inline(field, frame.name.decode(errors="replace")))
 
 
 def describe(

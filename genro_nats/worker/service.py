@@ -46,9 +46,11 @@ from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.functions import FunctionShelf
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
+from genro_nats.worker.waiting import give_function, needed_function
 
 __all__ = ["PoolService"]
 
@@ -76,7 +78,7 @@ class _RemoteWork(Work):
         self.caller = message.reply.rpartition(".")[0]
         self.since = now
         self.size = size
-        self.pulling: asyncio.Task[None] | None = None  # its arguments are still on their way
+        self.pulling: asyncio.Task[None] | None = None  # its arguments or function are still on their way
 
     def received(self, kind: int, data: Buffer) -> None:
         if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
@@ -96,6 +98,7 @@ class PoolService:
         connection: Connection,
         outbox: Outbox,
         transfer: Transfer,
+        functions: FunctionShelf,
         options: PoolOptions,
         kind: str,
         events: Events,
@@ -105,6 +108,7 @@ class PoolService:
         self._connection = connection
         self._outbox = outbox
         self._transfer = transfer
+        self._functions = functions
         self._size_limit = options.max_payload_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
@@ -199,9 +203,11 @@ class PoolService:
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
-            reference = None
+            reference = needed = None
             if head.flags & Flag.REFERRED:
                 reference = reference_in(message.data, self._size_limit)
+            elif head.flags & Flag.BY_DIGEST:
+                needed = needed_function(message.data)
         except CodecError as error:
             self._reject(message, error)
             return
@@ -215,16 +221,20 @@ class PoolService:
         work = _RemoteWork(self, message, head, self._loop.time(), size)
         self._works[head.id] = work
         self._bytes += work.size
-        if reference is not None:
-            work.large = True
+        if needed is not None:
+            work.function = self._functions.get(needed.digest)
+        work.large = reference is not None
+        if reference is not None or (needed is not None and work.function is None):
             work.pulling = self._loop.create_task(self._pull(work, reference, message.data))
         else:
             self.children.run(work)
 
-    async def _pull(self, work: _RemoteWork, reference: Reference, announced: bytes) -> None:
-        """Get a call's arguments, then run it."""
+    async def _pull(self, work: _RemoteWork, reference: Reference | None, announced: bytes) -> None:
+        """Get a call's arguments and function, then run it."""
         try:
-            work.parts = await pull_call(self._transfer, reference, announced, work.deadline)
+            if reference is not None:
+                work.parts = await pull_call(self._transfer, reference, announced, work.deadline)
+            await give_function(work, self._functions, work.reply, self._size_limit)
         except (ExecutorError, OSError) as error:
             work.pulling = None
             if isinstance(error, TimeoutError):
@@ -316,6 +326,8 @@ class PoolService:
             self._cancel(frame.id)
         elif frame.kind == FrameKind.QUERY:
             self._report(frame)
+        elif frame.kind == FrameKind.FUNCTION or frame.kind == FrameKind.GONE:
+            self._functions.received(frame)
 
     def _cancel(self, id: bytes) -> None:
         work = self._works.get(id)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from genro_nats.codec.functions import reference
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError, TaskError
 from genro_nats.executor.admission import RETRY_AFTER, closed_error
 from genro_nats.executor.bridge import Signal, caller_post, context_elsewhere, within
@@ -88,9 +87,9 @@ class LocalTasks:
         if call.on_progress is not None and not here:
             call.on_progress = partial(caller_post(), call.on_progress)
         if self._pool.has_children:
-            from genro_nats.executor.wire import pack
+            from genro_nats.executor.wire import check_function, pack
 
-            reference(call.function)
+            check_function(call)
             pack(call)
         elif not here and in_child() and self._pool.runs_inline:
             raise ExecutorError(

@@ -1,0 +1,168 @@
+"""Functions by value: pickled once, named by digest and Python version, sent to who lacks them.
+
+A function's bytes are a FUNCTION frame; its digest is the SHA-256 of what determines how these are read:
+the number of buffers, the length of the body, and all that follows the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+
+import cloudpickle
+
+from genro_nats.codec import values
+from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Buffer, Frame, FrameKind, Head, chunks, size
+from genro_nats.errors import CodecError, DecodeError, PythonVersionError
+
+__all__ = [
+    "INLINE",
+    "FunctionBlob",
+    "FunctionField",
+    "check_version",
+    "digest_of",
+    "function_field",
+    "inline_field",
+    "opened_inline",
+    "pickled",
+    "read_field",
+]
+
+INLINE: Final = (
+    1024  # bytes of a pickle up to which it travels with each call: an entry in a cache costs as much
+)
+_VERSION: Final = bytes(sys.version_info[:2])
+_FIELD: Final = struct.Struct("!2sQ32s")
+_SHAPE: Final = struct.Struct("!HQ")
+_registering = threading.Lock()
+
+
+class FunctionField(NamedTuple):
+    """How a call by digest names its function: its size is that of the FUNCTION frame, in bytes."""
+
+    version: bytes
+    size: int
+    digest: bytes
+
+
+class FunctionBlob:
+    """A function's bytes: the ``parts`` of a FUNCTION frame. ``inline``: the first buffer of a call, if small."""
+
+    __slots__ = ("__weakref__", "digest", "field", "inline", "parts", "size")
+
+    def __init__(self, body: bytes, buffers: Sequence[Buffer]) -> None:
+        # Kept apart from the caller's own, which may change before somebody asks for them.
+        copies = [bytes(b) if isinstance(b, bytes) else bytearray(b) for b in buffers]
+        unnamed = chunks(Frame(FrameKind.FUNCTION, body=body, buffers=copies))
+        self.digest = _digest(len(copies), len(body), unnamed[2:])
+        name = self.digest.hex().encode()
+        self.parts = chunks(Frame(FrameKind.FUNCTION, NO_ID, name, body=body, buffers=copies))
+        self.size = sum(map(size, self.parts))
+        self.field = _FIELD.pack(_VERSION, self.size, self.digest)
+        self.inline = inline_field(body) if len(body) <= INLINE and not buffers else None
+
+    def answer(self, id: bytes) -> list[Buffer]:
+        """The frame as the answer to a FETCH of that id."""
+        return [bytes(self.parts[0][: HEADER_SIZE - 16]) + id, *self.parts[1:]]
+
+
+def digest_of(data: Buffer, head: Head) -> bytes:
+    """The digest of the function in a FUNCTION frame whose header was checked."""
+    return _digest(head.n_buffers, head.n_body, [memoryview(data)[HEADER_SIZE + head.n_name :]])
+
+
+def _digest(n_buffers: int, n_body: int, rest: Sequence[Buffer]) -> bytes:
+    found = hashlib.sha256(_SHAPE.pack(n_buffers, n_body))
+    for part in rest:
+        found.update(part)
+    return found.digest()
+
+
+def function_field(data: Buffer, head: Head) -> FunctionField:
+    """What a call by digest says of its function; ``data``: the call's frame, checked.
+
+    Raises:
+        DecodeError: its first buffer is no such field.
+    """
+    at = HEADER_SIZE + head.n_name + 8 * head.n_buffers + head.n_meta + head.n_body
+    return read_field(data[at : at + _FIELD.size] if head.n_buffers else b"", head.id)
+
+
+def read_field(field: Buffer, id: bytes = NO_ID) -> FunctionField:
+    """The same of the buffer alone. Raises DecodeError."""
+    if len(field) != _FIELD.size:
+        raise DecodeError("A call by digest without the digest.", id=id)
+    return FunctionField._make(_FIELD.unpack(field))
+
+
+def inline_field(pickle: bytes) -> bytes:
+    """The first buffer of a call that carries its function."""
+    return _VERSION + pickle
+
+
+def opened_inline(field: Buffer, name: str) -> bytes:
+    """The pickle in such a buffer. Raises PythonVersionError."""
+    check_version(bytes(field[:2]), name)
+    return bytes(field[2:])
+
+
+def check_version(version: bytes, name: str) -> None:
+    """Can this Python run a function that was pickled by that one?
+
+    Raises:
+        PythonVersionError: it is of another minor version, and code differs between those.
+    """
+    if version == _VERSION:
+        return
+    theirs, ours = (".".join(map(str, known)) for known in (version, _VERSION))
+    raise PythonVersionError(
+        f"The function {name} was sent by value from Python {theirs}; this worker runs Python {ours}, which can't "
+        "run its code. Bring caller and worker to the same minor version of Python, or define the function in a "
+        "module that both can import.",
+        function=name,
+        caller=theirs,
+        worker=ours,
+    )
+
+
+def pickled(function: Callable[..., Any], name: str, module: str = "", *, whole: bool = False) -> Any:
+    """The pickle of a function by value, and its buffers; ``whole``: the pickle alone, with all in it.
+
+    ``module``: what lives there goes by value too, as what lives in ``__main__`` does.
+
+    Raises:
+        CodecError: something in its closure can't be pickled.
+    """
+    try:
+        with _by_value(module):
+            return values.dumps_whole(function) if whole else values.dumps(function)
+    except CodecError as error:
+        raise CodecError(
+            f"The function {name} can't be sent: {error}. Define it at the top of an importable module, "
+            "or keep what can't be pickled out of its closure.",
+            function=name,
+        ) from error
+
+
+@contextmanager
+def _by_value(module: str) -> Iterator[None]:
+    """What lives in this module is pickled by value meanwhile."""
+    if not module or module == "__main__" or module not in sys.modules:
+        yield
+        return
+    # Two threads at it would end each other's registration. Who pickles elsewhere meanwhile sends more
+    # by value than it had to, which is no harm.
+    with _registering:
+        if values.is_by_value(module):
+            yield
+            return
+        cloudpickle.register_pickle_by_value(sys.modules[module])
+        try:
+            yield
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[module])
