@@ -18,8 +18,7 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import is_
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.by_value import pickled
@@ -43,41 +42,87 @@ _UNSEEN: Final = frozenset(  # of a class: not pickled, or changed by pickling
 )
 _EMPTY: Final = object()
 _ROOT: Final = object()
-_NO_LARGE: Final[Mapping[int, Any]] = {}
+
+
+class _Seen(NamedTuple):
+    """A function as it was; None in place of the one that is asked about, which nobody is to hold."""
+
+    function: types.FunctionType | None
+    code: types.CodeType
+    defaults: tuple[Any, ...] | None
+    keywords: dict[str, Any] | None
+    marked: bool  # has it attributes?
+    cells: tuple[Any, ...]
+    names: tuple[str, ...]
+    globals: tuple[Any, ...]
 
 
 class Trace:
-    """What a walk came across: ``objects`` to be compared by identity, ``facts`` by value.
+    """What a walk came across, as it was then. Held, so that no other thing can take its place unnoticed."""
 
-    ``large``: those, by id, that are not looked into. All are held, so that no id is used twice.
-    """
-
-    __slots__ = ("facts", "large", "objects")
+    __slots__ = ("containers", "functions", "large", "opaque")
 
     def __init__(self) -> None:
-        self.objects: list[Any] = []
-        self.facts: list[Any] = []
-        self.large: dict[int, Any] = {}
+        self.functions: list[_Seen] = []
+        self.containers: list[tuple[Callable[[], Iterable[Any]], tuple[Any, ...]]] = []
+        self.opaque: list[tuple[Any, str, bytes]] = []
+        self.large: list[tuple[Any, Any]] = []
 
-    def holds(self, function: Callable[..., Any], module: str) -> bool:
-        """Is everything still as it was?"""
-        now = trace(function, module, self.large)
-        return (
-            now is not None
-            and len(now.objects) == len(self.objects)
-            and all(map(is_, now.objects, self.objects))
-            and now.facts == self.facts
-        )
+    def holds(self, root: Callable[..., Any]) -> bool:
+        """Is everything still as it was? ``root``: the function itself."""
+        try:
+            return (
+                all(_function_holds(seen, root) for seen in self.functions)
+                and all(_all_same(now(), before, root) for now, before in self.containers)
+                and all(_extent(x) == extent for x, extent in self.large)
+                and all(_digest(x, module) == digest for x, module, digest in self.opaque)
+            )
+        except (
+            CodecError,
+            RuntimeError,
+            AttributeError,
+        ):  # changed while it was looked at, or unfit for a pickle
+            return False
 
 
-def trace(
-    function: Callable[..., Any], module: str = "", large: Mapping[int, Any] = _NO_LARGE
-) -> Trace | None:
+def _function_holds(seen: _Seen, root: Any) -> bool:
+    f: Any = seen.function or root
+    if f.__code__ is not seen.code or f.__defaults__ is not seen.defaults:
+        return False
+    if f.__kwdefaults__ is not seen.keywords or bool(f.__dict__) is not seen.marked:
+        return False
+    for cell, before in zip(f.__closure__ or (), seen.cells, strict=True):
+        now = _content(cell)
+        if now is not before and not (before is _ROOT and now is root):
+            return False
+    there = f.__globals__
+    for name, before in zip(seen.names, seen.globals, strict=True):
+        now = there.get(name, _EMPTY)
+        if now is not before and not (before is _ROOT and now is root):
+            return False
+    return True
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _EMPTY
+
+
+def _all_same(now: Iterable[Any], before: tuple[Any, ...], root: Any) -> bool:
+    now = tuple(now)
+    return len(now) == len(before) and all(
+        x is y or (y is _ROOT and x is root) for x, y in zip(now, before, strict=True)
+    )
+
+
+def trace(function: Callable[..., Any], module: str = "") -> Trace | None:
     """All that the function depends on; None where that can't be told more cheaply than by pickling it.
 
-    ``module``: what lives there goes by value too. ``large``: what an earlier look found to be so.
+    ``module``: what lives there goes by value too.
     """
-    walk = _Walk(function, module, large)
+    walk = _Walk(function, module)
     try:
         walk.into(function)
     except (_TooMuchError, CodecError, RecursionError, RuntimeError):  # or changed while it was looked at
@@ -90,26 +135,23 @@ class _TooMuchError(Exception):
 
 
 class _Walk:
-    def __init__(self, root: Any, module: str, large: Mapping[int, Any]) -> None:
+    def __init__(self, root: Any, module: str) -> None:
         self.trace = Trace()
         self._root = root
         self._module = module
-        self._large = large
-        self._seen: set[int] = set()
+        self._seen: dict[int, Any] = {}
 
-    def value(self, x: Any) -> None:
-        """Look at one thing, and into it if it may change."""
-        objects = self.trace.objects
+    def value(self, x: Any) -> Any:
+        """Look into a thing that may change; what is to be remembered of it."""
         if x is self._root:
-            objects.append(_ROOT)  # not itself: it would never be let go
-            return
-        objects.append(x)
-        if type(x) in _ATOMS or id(x) in self._seen:
-            return
-        if len(objects) > _MOST:
+            return _ROOT  # not itself: it would never be let go
+        if type(x) in _ATOMS or x is _EMPTY or id(x) in self._seen:
+            return x
+        if len(self._seen) > _MOST:
             raise _TooMuchError
-        self._seen.add(id(x))
+        self._seen[id(x)] = x
         self.into(x)
+        return x
 
     def into(self, x: Any) -> None:
         kind = type(x)
@@ -121,45 +163,46 @@ class _Walk:
         elif _is_decorated(kind, x):
             self.of_decorated(x)
         elif _is_plain(kind) and hasattr(x, "__dict__"):
-            self.value(kind)
-            self.of_mapping(vars(x))
+            self.of_instance(x)
         else:
             self.opaque(x)
 
-    def each(self, items: Iterable[Any]) -> None:
-        for item in items:
-            self.value(item)
+    def each(self, items: Iterable[Any]) -> tuple[Any, ...]:
+        return tuple(map(self.value, items))
+
+    def container(self, now: Callable[[], Iterable[Any]]) -> None:
+        """Something whose items may become others."""
+        self.trace.containers.append((now, self.each(now())))
 
     def of_mapping(self, x: Mapping[Any, Any]) -> None:
-        self.trace.facts.append(len(x))
-        for key, value in x.items():
-            self.value(key)
-            self.value(value)
+        self.container(x.keys)
+        self.container(x.values)
 
     def of_function(self, x: types.FunctionType) -> None:
-        if x is not self._root and self._by_reference(x):
+        mine = x is self._root
+        if not mine and self._by_reference(x):
             return
-        code = x.__code__
-        self.trace.objects.append(code)
+        names = tuple(dict.fromkeys(_names(x.__code__)))
+        cells = self.each(map(_content, x.__closure__ or ()))
+        there = self.each(x.__globals__.get(name, _EMPTY) for name in names)
+        f, marked = None if mine else x, bool(x.__dict__)
+        self.trace.functions.append(
+            _Seen(f, x.__code__, x.__defaults__, x.__kwdefaults__, marked, cells, names, there)
+        )
         self.each(x.__defaults__ or ())
-        for found in (x.__kwdefaults__, x.__dict__):
-            if found:
-                self.of_mapping(found)
-        for cell in x.__closure__ or ():
-            try:
-                content = cell.cell_contents
-            except ValueError:
-                content = _EMPTY
-            self.value(content)
-        there = x.__globals__
-        for name in _names(code):
-            self.value(there.get(name, _EMPTY))
+        if x.__kwdefaults__:
+            self.of_mapping(x.__kwdefaults__)
+        if x.__dict__:
+            self.of_mapping(x.__dict__)
 
     def of_class(self, x: type) -> None:
         if not x.__flags__ & _HEAP or self._by_reference(x):
             return
         self.each(x.__bases__)
-        self.of_mapping({name: value for name, value in vars(x).items() if name not in _UNSEEN})
+        self.container(lambda: _members(x))
+
+    def of_instance(self, x: Any) -> None:
+        self.container(lambda: (type(x), *vars(x), *vars(x).values()))
 
     def of_decorated(self, x: Any) -> None:
         target = x.__genro_target__
@@ -172,9 +215,14 @@ class _Walk:
     def of_items(self, x: Any) -> None:
         if len(x) > _SHORT:
             self.opaque(x)
-            return
-        self.trace.facts.append(len(x))
-        self.each(x)
+        else:
+            self.container(lambda: x)
+
+    def of_tuple(self, x: tuple[Any, ...] | frozenset[Any]) -> None:
+        if len(x) > _SHORT:
+            self.opaque(x)
+        else:
+            self.each(x)
 
     def of_dict(self, x: dict[Any, Any]) -> None:
         if len(x) > _SHORT:
@@ -207,12 +255,11 @@ class _Walk:
 
     def opaque(self, x: Any) -> None:
         """What only its pickle shows."""
-        digest = None if id(x) in self._large else _digest(x, self._module)
+        digest = _digest(x, self._module)
         if digest is None:
-            self.trace.large[id(x)] = x
-            self.trace.facts.append(_extent(x))
+            self.trace.large.append((x, _extent(x)))
         else:
-            self.trace.facts.append(digest)
+            self.trace.opaque.append((x, self._module, digest))
 
     def _by_reference(self, x: Any) -> bool:
         module, qualname = _place(x)
@@ -228,10 +275,10 @@ _LOOKS: Final[dict[type, Callable[[_Walk, Any], None]]] = {
     property: _Walk.of_property,
     staticmethod: _Walk.of_wrapped,
     classmethod: _Walk.of_wrapped,
-    tuple: _Walk.of_items,
+    tuple: _Walk.of_tuple,
+    frozenset: _Walk.of_tuple,
     list: _Walk.of_items,
     set: _Walk.of_items,
-    frozenset: _Walk.of_items,
     dict: _Walk.of_dict,
 }
 
@@ -255,6 +302,13 @@ def _found(module: str, qualname: str, x: Any, *, unwrapped: bool) -> bool:
 def _is_decorated(kind: type, x: Any) -> bool:
     # Looking at attributes of whatever comes could run code of theirs.
     return kind.__module__.startswith("genro_nats.") and "__genro_target__" in getattr(x, "__dict__", ())
+
+
+def _members(x: type) -> Iterator[Any]:
+    for name, value in vars(x).items():
+        if name not in _UNSEEN:
+            yield name
+            yield value
 
 
 def _is_plain(kind: Any) -> bool:

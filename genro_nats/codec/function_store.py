@@ -51,7 +51,7 @@ class FunctionStore:
             entry is not None
             and entry.function() is function
             and entry.module == module
-            and entry.trace.holds(function, module)
+            and entry.trace.holds(function)
         ):
             return entry.blob
         return self._pickled(function, module)

@@ -187,7 +187,7 @@ class FunctionCache:
     def __init__(self, limit: int = 512) -> None:
         self._limit = limit
         self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
-        self._learned: dict[str, _Learned] = {}
+        self._learned: dict[bytes, _Learned] = {}
 
     def get(self, name: bytes, blob: bytes | None, at: str = "") -> Callable[..., Any]:
         """The function of a reference; ``at``: see ``resolve``. Raises FunctionNotFoundError or DecodeError."""
@@ -202,15 +202,14 @@ class FunctionCache:
 
     def obey(self, frame: Frame) -> None:
         """A FUNCTION frame: learn it; a GONE: forget it. Others mean nothing here."""
-        digest = frame.name.decode(errors="replace")
         if frame.kind == FrameKind.FUNCTION:
-            self._learned[digest] = _Learned(frame)
+            self._learned[bytes.fromhex(frame.name.decode())] = _Learned(frame)
         elif frame.kind == FrameKind.GONE:
-            self._learned.pop(digest, None)
+            self._learned.pop(bytes.fromhex(frame.name.decode()), None)
 
     def by_digest(self, digest: bytes, name: bytes) -> Callable[..., Any]:
         """A function that was learned. Raises FunctionNotFoundError or DecodeError."""
-        learned = self._learned.get(digest.hex())
+        learned = self._learned.get(digest)
         if learned is None:
             label = name.decode(errors="replace")
             raise FunctionNotFoundError(

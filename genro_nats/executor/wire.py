@@ -38,20 +38,19 @@ class CallEncoder:
     def __init__(self, store: FunctionStore | None = None, by: str | None = None) -> None:
         self._store = store
         self._by = by
-        self._names: WeakKeyDictionary[Callable[..., Any], bytes] = WeakKeyDictionary()
+        self._names: WeakKeyDictionary[Callable[..., Any], tuple[bytes, bool]] = WeakKeyDictionary()
 
-    def _known_name(self, function: Callable[..., Any], by: str | None) -> bytes | None:
-        """The name by which it is sent; None: it is sent by value. Raises CodecError."""
+    def _named(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:
+        """Its name, and whether it is sent by that. Raises CodecError."""
+        if by is not None or values.by_value_modules():
+            return _encoded(function), goes_by_name(function, by)
         try:
-            name = self._names.get(function)
+            known = self._names.get(function)
         except TypeError:  # neither hashable nor weakly referable: a callable instance, say
-            return _encoded(function) if goes_by_name(function, by) else None
-        if by != "value" and name is not None and not values.by_value_modules():
-            return name
-        if not goes_by_name(function, by):
-            return None
-        name = self._names[function] = _encoded(function)
-        return name
+            return _encoded(function), goes_by_name(function, by)
+        if known is None:
+            known = self._names[function] = _encoded(function), goes_by_name(function, by)
+        return known
 
     def encode(self, call: Call, seconds: float, flags: int = 0) -> Encoded:
         """The call, ready to be sent.
@@ -70,11 +69,10 @@ class CallEncoder:
         self, call: Call, seconds: float, flags: int, *, whole: bool = False
     ) -> tuple[Frame, FunctionBlob | None]:
         by = call.by or self._by
-        name = self._known_name(call.function, by)
+        name, by_name = self._named(call.function, by)
         function = None
         body, buffers = _arguments(call)
-        if name is None:
-            name = _encoded(call.function)
+        if not by_name:
             if whole or self._store is None:
                 flags |= Flag.BY_VALUE
                 buffers.insert(0, _whole(call.function, by))
