@@ -51,7 +51,7 @@ def opened(blob: FunctionBlob) -> Callable[..., Any]:
 def main_function(source: str, **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """A function ``f`` whose module is ``__main__``, and its globals."""
     there = {"__name__": "__main__", **given}
-    exec(source, there)  # noqa: S102
+    exec(source, there)
     return there["f"], there
 
 
@@ -155,7 +155,7 @@ def test_every_sort_of_change_is_seen() -> None:
         lambda: setattr(Local, "prop", property(lambda self: 2)),
         lambda: setattr(Local, "stat", staticmethod(lambda: 2)),
         lambda: setattr(instance, "y", 1),
-        lambda: f.__kwdefaults__["option"].append(2),
+        lambda: f.__kwdefaults__["option"].append(2),  # type: ignore[index]
         lambda: setattr(f, "mark", 1),
         lambda: setattr(f, "mark", 2),
         lambda: delattr(f, "mark"),
@@ -186,7 +186,7 @@ def test_globals_of_main_are_followed() -> None:
         state = trace(f)
         assert state is not None
         assert state.holds(f)
-        exec(change, there)  # noqa: S102
+        exec(change, there)
         assert not state.holds(f), change
         assert f() == expected
 
@@ -318,7 +318,9 @@ def test_a_field_of_another_length() -> None:
 
 def test_another_minor_version_of_python() -> None:
     ours = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    with pytest.raises(PythonVersionError, match=rf"f .* Python 3\.99; this worker runs Python {ours}") as caught:
+    with pytest.raises(
+        PythonVersionError, match=rf"f .* Python 3\.99; this worker runs Python {ours}"
+    ) as caught:
         check_version(bytes((3, 99)), "f")
     assert (caught.value.caller, caught.value.worker) == ("3.99", ours)
     with pytest.raises(PythonVersionError):
@@ -336,7 +338,7 @@ def test_by_name_and_by_value() -> None:
 
 def test_a_registered_module_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     package, module = types.ModuleType("made_up_package"), types.ModuleType("made_up_package.part")
-    exec("def f(): return g()\ndef g(): return 5", module.__dict__)  # noqa: S102
+    exec("def f(): return g()\ndef g(): return 5", module.__dict__)
     monkeypatch.setitem(sys.modules, package.__name__, package)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert goes_by_name(module.f, None)
@@ -352,7 +354,7 @@ def test_a_registered_module_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_by_value_takes_its_own_module_along(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("made_up")
-    exec("def f(): return g().x\ndef g(): return C()\nclass C:\n    x = 5", module.__dict__)  # noqa: S102
+    exec("def f(): return g().x\ndef g(): return C()\nclass C:\n    x = 5", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     store = FunctionStore(1 << 20)
     blob = store.blob(module.f, stated=True)
@@ -366,7 +368,7 @@ def test_by_value_takes_its_own_module_along(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_who_registered_a_module_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     module = types.ModuleType("made_up")
-    exec("def f(): return 1", module.__dict__)  # noqa: S102
+    exec("def f(): return 1", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     cloudpickle.register_pickle_by_value(module)
     try:
@@ -389,7 +391,9 @@ def test_a_warning_names_the_variable_once() -> None:
         return f
 
     store = FunctionStore(1 << 24)
-    with pytest.warns(UserWarning, match=r"make\.<locals>\.f is sent by value with 'table' \(2,000,000 bytes\)"):
+    with pytest.warns(
+        UserWarning, match=r"make\.<locals>\.f is sent by value with 'table' \(2,000,000 bytes\)"
+    ):
         store.blob(make())
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -484,7 +488,9 @@ def test_what_a_child_is_taught_and_may_forget() -> None:
     assert told == blobs[2].parts
     assert (frame.kind, frame.name) == (FrameKind.GONE, blobs[1].digest.hex().encode())
     assert [taught.has(blob.digest) for blob in blobs] == [True, False, True, False]
-    assert len(list(taught.lesson(blobs[3], {blob.digest for blob in blobs}))) == 1  # all are needed: none goes
+    assert (
+        len(list(taught.lesson(blobs[3], {blob.digest for blob in blobs}))) == 1
+    )  # all are needed: none goes
 
 
 def test_a_child_forgets_what_it_is_told_to() -> None:

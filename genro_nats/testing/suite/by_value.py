@@ -53,7 +53,7 @@ class ByValueTests(SuiteBase):
                 lambda: settings["a"].update(b=2),
                 lambda: many.__setitem__(500, 0),
                 lambda: setattr(thing, "factor", 5),
-                lambda: closure.__kwdefaults__["more"].append(6),
+                lambda: closure.__kwdefaults__["more"].append(6),  # type: ignore[index]
                 lambda: setattr(closure, "__kwdefaults__", {"more": [7]}),
             ):
                 change()
