@@ -12,15 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from genro_nats.bench.beside import BesideFigures, time_beside
+from genro_nats.bench.closures import ClosureFigures, time_closures
 from genro_nats.bench.functions import echo, echo_large
 from genro_nats.bench.ground import bench_server, echo_peer, login, pool_options, worker_peer
 from genro_nats.bench.large import MIB, EchoFigures, HugeFigures, time_big, time_huge
 from genro_nats.bench.limits import Verdict
 from genro_nats.bench.machine import Machine
+from genro_nats.bench.plan import CHILDREN
 from genro_nats.bench.progress import Progress
 from genro_nats.bench.report import show_verdicts
 from genro_nats.bench.table import show
 from genro_nats.executor.nats import NatsExecutor
+from genro_nats.executor.process import ProcessExecutor
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.floor import FloorClient
 
@@ -38,6 +41,7 @@ class PayloadFigures:
 
     big: EchoFigures
     beside: BesideFigures
+    closures: list[ClosureFigures]
     huge: list[HugeFigures] = field(default_factory=list)
 
 
@@ -92,7 +96,11 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
         progress("payloads: small calls beside large ones")
         size = _BESIDE // 10 if quick else _BESIDE
         beside = await time_beside(small, call, floor.request, size, rounds, 0.5 if quick else 3.0)
-        return PayloadFigures(big, beside, huge)
+        progress("payloads: closures over 5 MB")
+        local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
+        calls = 100 if quick else 1000
+        closures = [await time_closures(it, calls, rounds) for it in (pool, local)]
+        return PayloadFigures(big, beside, closures, huge)
 
 
 def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
@@ -103,6 +111,9 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
         found.append(Verdict(f"{what}, each way", it.rate / 1e6, 150, "MB/s", at_most=False))
         found.append(Verdict(f"{what}, memory added to the caller", it.caller / it.size, 2.5, "x payload"))
         found.append(Verdict(f"{what}, memory added to the worker", it.worker / it.size, 2.5, "x payload"))
+    for closure in figures.closures:
+        what = f"{closure.kind}: closure over 5 MB, {closure.calls:,} calls"
+        found.append(Verdict(what, closure.ratio, 1.3, "x by name"))
     found.append(Verdict("nats: small calls beside, p99", figures.beside.ratio, 1.0, "x beside bare load"))
     return found
 
@@ -118,3 +129,8 @@ def _show(figures: PayloadFigures) -> None:
     rows.append(["beside bare load, ms", *(f"{s * 1e3:.2f}" for s in figures.beside.bare)])
     rows.append(["its rate each way, MB/s", *(f"{rate / 1e6:.0f}" for _, rate in figures.beside.rates)])
     show("Small calls beside large ones", rows)
+    for it in figures.closures:
+        rows = [[f"{it.calls:,} calls", *(str(n + 1) for n in range(len(it.by_name)))]]
+        rows.append(["by name, s", *(f"{s:.3f}" for s in it.by_name)])
+        rows.append(["closure over 5 MB, s", *(f"{s:.3f}" for s in it.by_value)])
+        show(f"Functions by value, {it.kind}", rows)

@@ -22,6 +22,7 @@ from genro_nats.errors import CodecError, DecodeError, PythonVersionError
 
 __all__ = [
     "INLINE",
+    "VERSION",
     "FunctionBlob",
     "FunctionField",
     "check_version",
@@ -36,7 +37,7 @@ __all__ = [
 INLINE: Final = (
     1024  # bytes of a pickle up to which it travels with each call: an entry in a cache costs as much
 )
-_VERSION: Final = bytes(sys.version_info[:2])
+VERSION: Final = bytes(sys.version_info[:2])
 _FIELD: Final = struct.Struct("!2sQ32s")
 _SHAPE: Final = struct.Struct("!HQ")
 _registering = threading.Lock()
@@ -63,7 +64,7 @@ class FunctionBlob:
         name = self.digest.hex().encode()
         self.parts = chunks(Frame(FrameKind.FUNCTION, NO_ID, name, body=body, buffers=copies))
         self.size = sum(map(size, self.parts))
-        self.field = _FIELD.pack(_VERSION, self.size, self.digest)
+        self.field = _FIELD.pack(VERSION, self.size, self.digest)
         self.inline = inline_field(body) if len(body) <= INLINE and not buffers else None
 
     def answer(self, id: bytes) -> list[Buffer]:
@@ -102,7 +103,7 @@ def read_field(field: Buffer, id: bytes = NO_ID) -> FunctionField:
 
 def inline_field(pickle: bytes) -> bytes:
     """The first buffer of a call that carries its function."""
-    return _VERSION + pickle
+    return VERSION + pickle
 
 
 def opened_inline(field: Buffer, name: str) -> bytes:
@@ -117,9 +118,9 @@ def check_version(version: bytes, name: str) -> None:
     Raises:
         PythonVersionError: it is of another minor version, and code differs between those.
     """
-    if version == _VERSION:
+    if version == VERSION:
         return
-    theirs, ours = (".".join(map(str, known)) for known in (version, _VERSION))
+    theirs, ours = (".".join(map(str, known)) for known in (version, VERSION))
     raise PythonVersionError(
         f"The function {name} was sent by value from Python {theirs}; this worker runs Python {ours}, which can't "
         "run its code. Bring caller and worker to the same minor version of Python, or define the function in a "

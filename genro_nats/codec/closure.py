@@ -70,13 +70,21 @@ class Trace:
 
     def holds(self, root: Callable[..., Any]) -> bool:
         """Is everything still as it was? ``root``: the function itself."""
+        # Plain loops: this is done for each call.
         try:
-            return (
-                all(_function_holds(seen, root) for seen in self.functions)
-                and all(_all_same(now(), before, root) for now, before in self.containers)
-                and all(_extent(x) == extent for x, extent in self.large)
-                and all(_digest(x, module) == digest for x, module, digest in self.opaque)
-            )
+            for seen in self.functions:
+                if not _function_holds(seen, root):
+                    return False
+            for now, before in self.containers:
+                if not _all_same(now(), before, root):
+                    return False
+            for x, extent in self.large:
+                if _extent(x) != extent:
+                    return False
+            for x, module, digest in self.opaque:
+                if _digest(x, module) != digest:
+                    return False
+            return True
         except (
             CodecError,
             RuntimeError,
@@ -87,19 +95,22 @@ class Trace:
 
 def _function_holds(seen: _Seen, root: Any) -> bool:
     f: Any = seen.function or root
-    if f.__code__ is not seen.code or f.__defaults__ is not seen.defaults:
+    _, code, defaults, keywords, marked, cells, names, found = seen
+    if f.__code__ is not code or f.__defaults__ is not defaults:
         return False
-    if f.__kwdefaults__ is not seen.keywords or bool(f.__dict__) is not seen.marked:
+    if f.__kwdefaults__ is not keywords or bool(f.__dict__) is not marked:
         return False
-    for cell, before in zip(f.__closure__ or (), seen.cells, strict=True):
-        now = _content(cell)
-        if now is not before and not (before is _ROOT and now is root):
-            return False
-    there = f.__globals__
-    for name, before in zip(seen.names, seen.globals, strict=True):
-        now = there.get(name, _EMPTY)
-        if now is not before and not (before is _ROOT and now is root):
-            return False
+    if cells:
+        for cell, before in zip(f.__closure__, cells, strict=True):
+            now = _content(cell)
+            if now is not before and not (before is _ROOT and now is root):
+                return False
+    if names:
+        there = f.__globals__
+        for name, before in zip(names, found, strict=True):
+            now = there.get(name, _EMPTY)
+            if now is not before and not (before is _ROOT and now is root):
+                return False
     return True
 
 

@@ -207,7 +207,7 @@ class PoolService:
             if head.flags & Flag.REFERRED:
                 reference = reference_in(message.data, self._size_limit)
             elif head.flags & Flag.BY_DIGEST:
-                needed = needed_function(message.data)
+                needed = needed_function(message.data, head)
         except CodecError as error:
             self._reject(message, error)
             return

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from math import inf
 
-from genro_nats.codec.by_value import FunctionField, check_version, function_field
-from genro_nats.codec.frame import Buffer, Flag, check, name_of, seconds_field, with_seconds
+from genro_nats.codec.by_value import VERSION, FunctionField, check_version, function_field
+from genro_nats.codec.frame import Buffer, Flag, Head, check, name_of, seconds_field, with_seconds
 from genro_nats.executor.children.work import Work
 from genro_nats.transport import shared
 from genro_nats.worker.functions import FunctionShelf, Needed
@@ -14,18 +14,20 @@ from genro_nats.worker.functions import FunctionShelf, Needed
 __all__ = ["give_function", "needed_function"]
 
 
-def needed_function(data: Buffer) -> FunctionField | None:
+def needed_function(data: Buffer, head: Head) -> FunctionField | None:
     """The function that has to be there before this call begins; None: it has or names its own.
+
+    ``head``: of its frame, checked.
 
     Raises:
         DecodeError: the call says that it needs one, and not which.
         PythonVersionError: it is of another minor version of Python.
     """
-    head = check(data)
     if not head.flags & Flag.BY_DIGEST:
         return None
     field = function_field(data, head)
-    check_version(field.version, name_of(data, head).decode(errors="replace"))
+    if field.version != VERSION:
+        check_version(field.version, name_of(data, head).decode(errors="replace"))
     return field
 
 
@@ -36,7 +38,8 @@ async def give_function(work: Work, shelf: FunctionShelf, reply: str, limit: int
         TimeoutError: at the deadline; and as ``needed_function`` and ``FunctionShelf.fetch``.
     """
     parts = work.parts
-    field = needed_function(parts.view() if isinstance(parts, shared.StoredFrame) else parts[0])
+    data = parts.view() if isinstance(parts, shared.StoredFrame) else parts[0]
+    field = needed_function(data, check(data))
     if field is None:
         return
     call = Needed(work.id, work.key.decode(errors="replace"), reply.rpartition(".")[0], reply)

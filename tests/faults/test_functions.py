@@ -686,7 +686,7 @@ async def test_a_task_from_another_version_of_python(
 ) -> None:
     await shared_fleet.worker(max_workers=1)
     pool = shared_fleet.caller()
-    monkeypatch.setattr("genro_nats.codec.by_value._VERSION", b"\x03\x63")
+    monkeypatch.setattr("genro_nats.codec.by_value.VERSION", b"\x03\x63")
     task = await pool(lambda: 1).options(by_value=True).enqueue()
     monkeypatch.undo()
     with pytest.raises(PythonVersionError, match=r"Python 3\.99"):
