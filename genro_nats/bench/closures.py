@@ -15,6 +15,7 @@ from genro_nats.executor.pool import Pool
 
 __all__ = ["ClosureFigures", "time_closures"]
 
+_SLICE: Final = 20  # calls
 _WARM: Final = 40  # calls at once before a turn is measured: every child has imported its module
 
 
@@ -42,15 +43,26 @@ async def time_closures(pool: Pool, calls: int, rounds: int) -> ClosureFigures:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it is large is what is measured
         await asyncio.gather(*(pool.submit(look, n) for n in range(_WARM)))
-        for number in range(rounds):
-            turns = [(figures.by_name, look), (figures.by_value, closure())]
-            for found, function in turns if number % 2 else reversed(turns):
-                found.append(await _timed(pool, function, calls))
+        for _ in range(rounds):
+            by_name, by_value = await _round(pool, calls)
+            figures.by_name.append(by_name)
+            figures.by_value.append(by_value)
     return figures
 
 
-async def _timed(pool: Pool, function: Callable[[int], int], calls: int) -> float:
+async def _round(pool: Pool, calls: int) -> tuple[float, float]:
+    """Seconds by name and by value, in slices by turns: a machine that others use is not the same for long."""
+    new = closure()
+    total = [0.0, 0.0]
+    for begin in range(0, calls, _SLICE):
+        turns = [(0, look), (1, new)]
+        for which, function in turns if begin // _SLICE % 2 else reversed(turns):
+            total[which] += await _timed(pool, function, range(begin, min(calls, begin + _SLICE)))
+    return total[0], total[1]
+
+
+async def _timed(pool: Pool, function: Callable[[int], int], numbers: range) -> float:
     begin = perf_counter()
-    for number in range(calls):
+    for number in numbers:
         await pool.submit(function, number)
     return perf_counter() - begin

@@ -21,17 +21,18 @@ from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Buffer, Frame, FrameKind,
 from genro_nats.errors import CodecError, DecodeError, PythonVersionError
 
 __all__ = [
+    "FIELD_SIZE",
     "INLINE",
     "VERSION",
     "FunctionBlob",
     "FunctionField",
     "check_version",
+    "digest_in",
     "digest_of",
     "function_field",
     "inline_field",
     "opened_inline",
     "pickled",
-    "read_field",
 ]
 
 INLINE: Final = (
@@ -39,12 +40,13 @@ INLINE: Final = (
 )
 VERSION: Final = bytes(sys.version_info[:2])
 _FIELD: Final = struct.Struct("!2sQ32s")
+FIELD_SIZE: Final = _FIELD.size
 _SHAPE: Final = struct.Struct("!HQ")
 _registering = threading.Lock()
 
 
 class FunctionField(NamedTuple):
-    """How a call by digest names its function: its size is that of the FUNCTION frame, in bytes."""
+    """How a call by digest names its function, at the start of its meta. ``size``: bytes of the FUNCTION frame."""
 
     version: bytes
     size: int
@@ -88,17 +90,16 @@ def function_field(data: Buffer, head: Head) -> FunctionField:
     """What a call by digest says of its function; ``data``: the call's frame, checked.
 
     Raises:
-        DecodeError: its first buffer is no such field.
+        DecodeError: its meta does not begin with such a field.
     """
-    at = HEADER_SIZE + head.n_name + 8 * head.n_buffers + head.n_meta + head.n_body
-    return read_field(data[at : at + _FIELD.size] if head.n_buffers else b"", head.id)
+    if head.n_meta < FIELD_SIZE:
+        raise DecodeError("A call by digest without the digest.", id=head.id)
+    return FunctionField._make(_FIELD.unpack_from(data, HEADER_SIZE + head.n_name + 8 * head.n_buffers))
 
 
-def read_field(field: Buffer, id: bytes = NO_ID) -> FunctionField:
-    """The same of the buffer alone. Raises DecodeError."""
-    if len(field) != _FIELD.size:
-        raise DecodeError("A call by digest without the digest.", id=id)
-    return FunctionField._make(_FIELD.unpack(field))
+def digest_in(meta: bytes) -> bytes:
+    """The digest in the meta of a call by digest."""
+    return meta[FIELD_SIZE - 32 : FIELD_SIZE]
 
 
 def inline_field(pickle: bytes) -> bytes:

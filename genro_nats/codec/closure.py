@@ -81,10 +81,7 @@ class Trace:
             for x, extent in self.large:
                 if _extent(x) != extent:
                     return False
-            for x, module, digest in self.opaque:
-                if _digest(x, module) != digest:
-                    return False
-            return True
+            return all(_digest(x, module) == digest for x, module, digest in self.opaque)
         except (
             CodecError,
             RuntimeError,

@@ -97,7 +97,7 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
-    BY_DIGEST = 8192  # the first buffer names a function by value, which travels apart
+    BY_DIGEST = 8192  # the meta begins with the digest of the function, which travels apart
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 

@@ -21,7 +21,7 @@ _LEAST: Final = 1024  # bytes that an entry counts for: what it holds beside the
 
 class _Entry(NamedTuple):
     function: weakref.ref[Callable[..., Any]]
-    module: str
+    stated: bool
     trace: Trace
     blob: FunctionBlob
 
@@ -44,40 +44,41 @@ class FunctionStore:
         ``stated``: by value was asked for, so what it uses of its own module goes with it.
         Raises CodecError.
         """
-        self._bury()
-        module = module_of(function) if stated else ""
+        return self.current(function, stated) or self._pickled(function, stated)
+
+    def current(self, function: Callable[..., Any], stated: bool) -> FunctionBlob | None:
+        """The same, if it was pickled before and nothing in it has changed."""
+        if self._ended:
+            self._bury()
         entry = self._known.get(id(function))
-        if (
-            entry is not None
-            and entry.function() is function
-            and entry.module == module
-            and entry.trace.holds(function)
-        ):
-            return entry.blob
-        return self._pickled(function, module)
+        if entry is None:
+            return None
+        alive, was_stated, state, blob = entry
+        return blob if alive() is function and was_stated is stated and state.holds(function) else None
 
     def find(self, digest: bytes) -> FunctionBlob | None:
         """A function that is kept, or in the hands of a call."""
         return self._blobs.get(digest)
 
-    def _pickled(self, function: Callable[..., Any], module: str) -> FunctionBlob:
+    def _pickled(self, function: Callable[..., Any], stated: bool) -> FunctionBlob:
+        module = module_of(function) if stated else ""
         before = trace(function, module)  # first: what changes meanwhile is seen the next time
         made = FunctionBlob(*pickled(function, label(function), module))
         blob = self._blobs.setdefault(made.digest, made)
         self._known.pop(id(function))
         if before is not None:
-            self._keep(function, module, before, blob)
+            self._keep(function, stated, before, blob)
         if blob.size > LARGE:
             self._warn(function, module)
         return blob
 
-    def _keep(self, function: Callable[..., Any], module: str, state: Trace, blob: FunctionBlob) -> None:
+    def _keep(self, function: Callable[..., Any], stated: bool, state: Trace, blob: FunctionBlob) -> None:
         key, ended = id(function), self._ended
         try:
             alive = weakref.ref(function, lambda _: ended.append(key))
         except TypeError:  # it would be another one each time
             return
-        self._known.put(key, _Entry(alive, module, state, blob), max(blob.size, _LEAST))
+        self._known.put(key, _Entry(alive, stated, state, blob), max(blob.size, _LEAST))
 
     def _bury(self) -> None:
         """Drop what belongs to functions that are no more. (Their last moment may be any moment at all.)"""

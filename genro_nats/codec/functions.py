@@ -188,6 +188,7 @@ class FunctionCache:
         self._limit = limit
         self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
         self._learned: dict[bytes, _Learned] = {}
+        self._opened: dict[bytes, Callable[..., Any]] = {}
 
     def get(self, name: bytes, blob: bytes | None, at: str = "") -> Callable[..., Any]:
         """The function of a reference; ``at``: see ``resolve``. Raises FunctionNotFoundError or DecodeError."""
@@ -205,10 +206,15 @@ class FunctionCache:
         if frame.kind == FrameKind.FUNCTION:
             self._learned[bytes.fromhex(frame.name.decode())] = _Learned(frame)
         elif frame.kind == FrameKind.GONE:
-            self._learned.pop(bytes.fromhex(frame.name.decode()), None)
+            digest = bytes.fromhex(frame.name.decode())
+            self._learned.pop(digest, None)
+            self._opened.pop(digest, None)
 
     def by_digest(self, digest: bytes, name: bytes) -> Callable[..., Any]:
         """A function that was learned. Raises FunctionNotFoundError or DecodeError."""
+        opened = self._opened.get(digest)
+        if opened is not None:
+            return opened
         learned = self._learned.get(digest)
         if learned is None:
             label = name.decode(errors="replace")
@@ -216,7 +222,8 @@ class FunctionCache:
                 f"The function {label}, sent by value, has not reached the child that runs the call.",
                 function=label,
             )
-        return learned.function()
+        opened = self._opened[digest] = learned.function()
+        return opened
 
 
 class _Learned:

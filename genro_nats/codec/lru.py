@@ -18,6 +18,7 @@ class ByteLRU(Generic[K, V]):
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._kept: OrderedDict[K, tuple[V, int]] = OrderedDict()
+        self._latest: K | None = None
         self.size = 0
 
     def __len__(self) -> int:
@@ -32,13 +33,16 @@ class ByteLRU(Generic[K, V]):
         found = self._kept.get(key)
         if found is None:
             return None
-        self._kept.move_to_end(key)
+        if key != self._latest:
+            self._kept.move_to_end(key)
+            self._latest = key
         return found[0]
 
     def put(self, key: K, value: V, size: int) -> None:
         """Keep it; what no longer fits beside it is dropped."""
         self.pop(key)
         self._kept[key] = value, size
+        self._latest = key
         self.size += size
         while self.crowded:
             self.pop(next(iter(self._kept)))

@@ -70,23 +70,25 @@ class CallEncoder:
     ) -> tuple[Frame, FunctionBlob | None]:
         by = call.by or self._by
         name, by_name = self._named(call.function, by)
-        function = None
         body, buffers = _arguments(call)
-        if not by_name:
-            if whole or self._store is None:
-                flags |= Flag.BY_VALUE
-                buffers.insert(0, _whole(call.function, by))
-            else:
-                function = self._store.blob(call.function, stated=by == "value")
-                flags |= Flag.BY_DIGEST if function.inline is None else Flag.BY_VALUE
-                buffers.insert(0, function.inline or function.field)
+        meta = _meta(call) if call.trace_id or call.task is not None else b""
+        function = None if by_name or whole else self._blob(call.function, by)
+        if function is not None and function.inline is None:
+            flags |= Flag.BY_DIGEST
+            meta = function.field + meta
+        elif not by_name:
+            flags |= Flag.BY_VALUE
+            buffers.insert(0, (function and function.inline) or _whole(call.function, by))
+            function = None
         if call.on_progress is not None:
             flags |= Flag.PROGRESS
         if call.task is not None:
             flags |= _task_flags(call.task, buffers)
-        meta = _meta(call) if call.trace_id or call.task is not None else b""
         frame = Frame(FrameKind.CALL, call.id, name, meta, body, buffers, flags, seconds=seconds)
-        return frame, function if flags & Flag.BY_DIGEST else None
+        return frame, function
+
+    def _blob(self, function: Callable[..., Any], by: str | None) -> FunctionBlob | None:
+        return None if self._store is None else self._store.blob(function, stated=by == "value")
 
 
 def _encoded(function: Callable[..., Any]) -> bytes:

@@ -16,7 +16,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
-from genro_nats.codec.by_value import opened_inline, read_field
+from genro_nats.codec.by_value import FIELD_SIZE, digest_in, opened_inline
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
@@ -57,7 +57,7 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
     """
     buffers = frame.buffers
     field = None
-    if frame.flags & (Flag.BY_VALUE | Flag.BY_DIGEST):
+    if frame.flags & Flag.BY_VALUE:
         if not buffers:
             raise DecodeError("A call by value without its function.")
         field, buffers = buffers[0], buffers[1:]
@@ -77,10 +77,10 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
 
 
 def _function(frame: Frame, field: Buffer | None, cache: FunctionCache) -> Callable[..., Any]:
+    if frame.flags & Flag.BY_DIGEST:
+        return cache.by_digest(digest_in(frame.meta), frame.name)
     if field is None:
         return cache.get(frame.name, None, _standing(frame) if frame.flags & Flag.TASK else "")
-    if frame.flags & Flag.BY_DIGEST:
-        return cache.by_digest(read_field(field).digest, frame.name)
     return cache.get(frame.name, opened_inline(field, frame.name.decode(errors="replace")))
 
 
@@ -126,10 +126,11 @@ def _standing(frame: Frame) -> str:
 
 def _facts(frame: Frame) -> dict[str, Any]:
     """What the frame's meta says. Raises DecodeError."""
-    if not frame.meta:
+    meta = frame.meta[FIELD_SIZE:] if frame.flags & Flag.BY_DIGEST else frame.meta
+    if not meta:
         return {}
     try:
-        found = json.loads(frame.meta)
+        found = json.loads(meta)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"A call's meta is no JSON: {error}") from error
     if not isinstance(found, dict):

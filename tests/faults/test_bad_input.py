@@ -139,19 +139,19 @@ BAD: list[tuple[str, Any, type[BaseException], str]] = [
     ("no digest", lambda id: call(id, flags=Flag.BY_DIGEST), DecodeError, "without the digest"),
     (
         "short digest",
-        lambda id: call(id, flags=Flag.BY_DIGEST, buffers=[b"short"]),
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=b"short"),
         DecodeError,
         "without the digest",
     ),
     (
         "foreign digest",
-        lambda id: call(id, flags=Flag.BY_DIGEST, buffers=[b"\x03\x63" + bytes(40)]),
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=b"\x03\x63" + bytes(40)),
         PythonVersionError,
         "Python 3.99",
     ),
     (
         "huge function",
-        lambda id: call(id, flags=Flag.BY_DIGEST, buffers=[inline_field(b"\xff" * 40)]),
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=inline_field(b"\xff" * 40)),
         PayloadTooLargeError,
         "max_payload_size",
     ),

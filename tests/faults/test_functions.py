@@ -116,7 +116,7 @@ class Stranger:
 
         await self.client.subscribe(f"{inbox}.*", cb=heard)
         frame = Frame(FrameKind.CALL, id, b"made:f", body=NO_ARGUMENTS, flags=Flag.BY_DIGEST)
-        frame.buffers = [field or blob.field]
+        frame.meta = field or blob.field
         await self.client.publish(f"{self.prefix}.call.faults", encode(frame), f"{inbox}.{id.hex()}")
         return outcome
 
