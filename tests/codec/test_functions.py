@@ -288,6 +288,12 @@ def test_the_digest_is_that_of_the_frame() -> None:
     assert bytes(blob.answer(b"i" * 16)[0][-16:]) == b"i" * 16
 
 
+def test_the_same_bytes_cut_otherwise_have_another_digest() -> None:
+    one = FunctionBlob(b"body", [b"tail"])
+    rest = b"".join(bytes(part) for part in one.parts[2:])
+    assert FunctionBlob(rest, []).digest != one.digest
+
+
 def test_the_pickle_does_not_change_with_the_caller_s_array() -> None:
     array = numpy.zeros(50_000)
     blob = FunctionStore(1 << 20).blob(lambda: array)

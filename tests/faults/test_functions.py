@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from genro_nats import (
     ProcessExecutor,
     PythonVersionError,
     WorkerLostError,
+    current_call,
 )
 from genro_nats.codec.by_value import FunctionBlob, FunctionField, inline_field
 from genro_nats.codec.exceptions import load_error
@@ -100,7 +102,11 @@ class Stranger:
         self.asked: list[Frame] = []
 
     async def call(
-        self, blob: FunctionBlob, answer: Callable[[Frame], bytes | None], field: bytes = b""
+        self,
+        blob: FunctionBlob,
+        answer: Callable[[Frame], bytes | None],
+        field: bytes = b"",
+        seconds: float = inf,
     ) -> asyncio.Future[Frame]:
         id, inbox = new_id(), f"{self.prefix}.reply.{os.urandom(4).hex()}"
         outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
@@ -116,7 +122,7 @@ class Stranger:
 
         await self.client.subscribe(f"{inbox}.*", cb=heard)
         frame = Frame(FrameKind.CALL, id, b"made:f", body=NO_ARGUMENTS, flags=Flag.BY_DIGEST)
-        frame.meta = field or blob.field
+        frame.meta, frame.seconds = field or blob.field, seconds
         await self.client.publish(f"{self.prefix}.call.faults", encode(frame), f"{inbox}.{id.hex()}")
         return outcome
 
@@ -348,6 +354,30 @@ async def test_the_deadline_passes_while_its_function_is_awaited(shared_fleet: F
     assert worker.count("child.lost") == 0
 
 
+async def test_a_deadline_that_its_caller_does_not_see(shared_fleet: Fleet, client: Any) -> None:
+    await shared_fleet.worker(max_workers=1)
+    stranger, begin = Stranger(client, shared_fleet.prefix), time.monotonic()
+    error = await stranger.error(FunctionStore(1 << 20).blob(made()), lambda frame: None, seconds=0.3)
+    assert isinstance(error, CallTimeoutError)
+    assert time.monotonic() - begin < 8  # and not once its caller is given up
+    assert len(stranger.asked) == 1
+
+
+async def test_the_time_left_counts_from_the_call(shared_fleet: Fleet) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool, padding = shared_fleet.caller(), "x" * 3000
+
+    def left() -> tuple[float, int]:
+        return current_call().remaining, len(padding)
+
+    held = await held_back(pool)
+    call = asyncio.create_task(pool(timeout=20)(left)())
+    await until(lambda: held.asked)
+    await asyncio.sleep(1)
+    held.release()
+    assert (await call)[0] < 19.1
+
+
 class HeldAnswers:
     """A caller that answers no FETCH until it is released."""
 
@@ -559,6 +589,21 @@ async def test_how_long_a_caller_is_asked(shared_fleet: Fleet, monkeypatch: pyte
     found = [await asyncio.wait_for(one, 10) for one in (first, second)]
     assert found[0] is found[1] is shelf.get(blob.digest)
     assert shelf.facts() == {"kept": 1, "bytes": blob.size, "fetched": 1}
+    await around.aclose()
+
+
+async def test_nobody_is_asked_for_a_call_that_was_cancelled(
+    shared_fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(functions, "ASK_AGAIN", 0.05)
+    around = Shelf(shared_fleet)
+    shelf = await around.start()
+    caller = Caller(f"left{os.urandom(4).hex()}")
+    waiting = asyncio.create_task(shelf.fetch(FunctionField(b"", 100, bytes(32)), caller.needs(), 1 << 20))
+    await until(lambda: shelf._flights)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    await until(lambda: not shelf._flights, 8)
     await around.aclose()
 
 
