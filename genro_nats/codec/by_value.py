@@ -9,12 +9,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
-
-import cloudpickle
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Buffer, Frame, FrameKind, Head, chunks, size
@@ -42,7 +38,6 @@ VERSION: Final = bytes(sys.version_info[:2])
 _FIELD: Final = struct.Struct("!2sQ32s")
 FIELD_SIZE: Final = _FIELD.size
 _SHAPE: Final = struct.Struct("!HQ")
-_registering = threading.Lock()
 
 
 class FunctionField(NamedTuple):
@@ -141,7 +136,7 @@ def pickled(function: Callable[..., Any], name: str, module: str = "", *, whole:
         CodecError: something in its closure can't be pickled.
     """
     try:
-        with _by_value(module):
+        with values.as_by_value(module):
             return values.dumps_whole(function) if whole else values.dumps(function)
     except CodecError as error:
         raise CodecError(
@@ -149,22 +144,3 @@ def pickled(function: Callable[..., Any], name: str, module: str = "", *, whole:
             "or keep what can't be pickled out of its closure.",
             function=name,
         ) from error
-
-
-@contextmanager
-def _by_value(module: str) -> Iterator[None]:
-    """What lives in this module is pickled by value meanwhile."""
-    if not module or module == "__main__" or module not in sys.modules:
-        yield
-        return
-    # Two threads at it would end each other's registration. Who pickles elsewhere meanwhile sends more
-    # by value than it had to, which is no harm.
-    with _registering:
-        if values.is_by_value(module):
-            yield
-            return
-        cloudpickle.register_pickle_by_value(sys.modules[module])
-        try:
-            yield
-        finally:
-            cloudpickle.unregister_pickle_by_value(sys.modules[module])

@@ -12,6 +12,7 @@ from __future__ import annotations
 import copyreg
 import datetime
 import decimal
+import enum
 import functools
 import hashlib
 import sys
@@ -38,7 +39,17 @@ _ATOMS: Final = frozenset(
     }
 )
 _UNSEEN: Final = frozenset(  # of a class: not pickled, or changed by pickling
-    {"__dict__", "__weakref__", "__slotnames__", "_abc_impl", "__doc__", "__annotations__", "__module__"}
+    {
+        "__dict__",
+        "__weakref__",
+        "__slotnames__",
+        "__dataclass_fields__",
+        "__dataclass_params__",
+        "_abc_impl",
+        "__doc__",
+        "__annotations__",
+        "__module__",
+    }
 )
 _EMPTY: Final = object()
 _ROOT: Final = object()
@@ -170,6 +181,8 @@ class _Walk:
             self.of_class(x)
         elif _is_decorated(kind, x):
             self.of_decorated(x)
+        elif isinstance(x, enum.Enum):
+            self.value(kind)
         elif _is_plain(kind) and hasattr(x, "__dict__"):
             self.of_instance(x)
         else:

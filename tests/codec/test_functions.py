@@ -192,6 +192,38 @@ def test_globals_of_main_are_followed() -> None:
         assert f() == expected
 
 
+def test_classes_as_people_write_them() -> None:
+    f, there = main_function(
+        "import abc, dataclasses, enum\n"
+        "class Colour(enum.Enum):\n    RED = 1\n    BLUE = 2\n"
+        "@dataclasses.dataclass\nclass Point:\n    x: int = 1\n    y: list = dataclasses.field(default_factory=list)\n"
+        "class Base(abc.ABC):\n    @abc.abstractmethod\n    def m(self): ...\n"
+        "class Mine(Base):\n    def m(self): return super().m()\n"
+        "def f(): return Colour.RED, Point(), Mine(), P"
+    )
+    there["P"] = there["Point"]()
+    store = FunctionStore(1 << 20)
+    digest = store.blob(f).digest
+    state = trace(f)
+    assert state is not None
+    assert not state.opaque  # each of those would be pickled at each call
+    assert state.holds(f)
+    assert store.blob(f).digest == digest
+    there["P"].y.append(1)
+    assert not state.holds(f)
+    assert store.blob(f).digest != digest
+
+
+def test_decorated_functions_of_a_module_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("made_up")
+    module.__dict__["pool"] = samples.first
+    exec("@pool\ndef g(): return 5\ndef f(): return g.local()", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    blob = FunctionStore(1 << 20).blob(module.f, stated=True)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert opened(blob)() == 5
+
+
 def test_a_global_that_appears_later_is_seen() -> None:
     f, there = main_function("def f(): return len('abc')")
     store = FunctionStore(1 << 20)
@@ -382,6 +414,23 @@ def test_who_registered_a_module_keeps_it(monkeypatch: pytest.MonkeyPatch) -> No
         assert values.by_value_modules() == {"made_up"}
     finally:
         cloudpickle.unregister_pickle_by_value(module)
+
+
+def test_another_thread_s_pickling_does_not_change_how_a_function_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = types.ModuleType("made_up")
+    exec("def f(): return 1", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found: list[bool] = []
+    with values.as_by_value("made_up"):
+        assert not goes_by_name(module.f, None)
+        asking = threading.Thread(target=lambda: found.append(goes_by_name(module.f, "name")))
+        asking.start()
+        asking.join(0.05)
+        assert not found
+    asking.join(10)
+    assert found == [True]
 
 
 # -- the warning ----------------------------------------------------------------------------------
