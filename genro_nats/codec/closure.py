@@ -9,7 +9,6 @@ of it would cost more than the call. The warning about such closures says so.
 
 from __future__ import annotations
 
-import copyreg
 import datetime
 import decimal
 import enum
@@ -18,37 +17,24 @@ import hashlib
 import sys
 import types
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.by_value import pickled
+from genro_nats.codec.nature import HEAP, global_names, is_decorated, is_plain, members, place_of, stands_at
 from genro_nats.errors import CodecError
 
-__all__ = ["LARGE", "Trace", "large_variables", "trace"]
+__all__ = ["LARGE", "Trace", "trace"]
 
 LARGE: Final = 1_000_000  # bytes of one variable, pickled, from which on it is not looked into
 _SHORT: Final = 64  # items of a container that are looked at one by one
 _MOST: Final = 5_000  # things looked at; a function that depends on more is pickled at each call
-_HEAP: Final = 1 << 9  # Py_TPFLAGS_HEAPTYPE: a class made by a class statement
 _ATOMS: Final = frozenset(
     {
         *(type(None), bool, int, float, complex, str, bytes, range, type(...), type(NotImplemented)),
         *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID),
         *(types.GetSetDescriptorType, types.MemberDescriptorType, types.WrapperDescriptorType),
-    }
-)
-_UNSEEN: Final = frozenset(  # of a class: not pickled, or changed by pickling
-    {
-        "__dict__",
-        "__weakref__",
-        "__slotnames__",
-        "__dataclass_fields__",
-        "__dataclass_params__",
-        "_abc_impl",
-        "__doc__",
-        "__annotations__",
-        "__module__",
     }
 )
 _EMPTY: Final = object()
@@ -179,11 +165,11 @@ class _Walk:
             look(self, x)
         elif issubclass(kind, type):
             self.of_class(x)
-        elif _is_decorated(kind, x):
+        elif is_decorated(kind, x):
             self.of_decorated(x)
         elif isinstance(x, enum.Enum):
             self.value(kind)
-        elif _is_plain(kind) and hasattr(x, "__dict__"):
+        elif is_plain(kind) and hasattr(x, "__dict__"):
             self.of_instance(x)
         else:
             self.opaque(x)
@@ -203,7 +189,7 @@ class _Walk:
         mine = x is self._root
         if not mine and self._by_reference(x):
             return
-        names = tuple(dict.fromkeys(_names(x.__code__)))
+        names = tuple(dict.fromkeys(global_names(x.__code__)))
         cells = self.each(map(_content, x.__closure__ or ()))
         there = self.each(x.__globals__.get(name, _EMPTY) for name in names)
         f, marked = None if mine else x, bool(x.__dict__)
@@ -217,18 +203,18 @@ class _Walk:
             self.of_mapping(x.__dict__)
 
     def of_class(self, x: type) -> None:
-        if not x.__flags__ & _HEAP or self._by_reference(x):
+        if not x.__flags__ & HEAP or self._by_reference(x):
             return
         self.each(x.__bases__)
-        self.container(lambda: _members(x))
+        self.container(lambda: members(x))
 
     def of_instance(self, x: Any) -> None:
         self.container(lambda: (type(x), *vars(x), *vars(x).values()))
 
     def of_decorated(self, x: Any) -> None:
         target = x.__genro_target__
-        module, qualname = _place(target)
-        if module != self._module and _found(module, qualname, target, unwrapped=True):
+        module, qualname = place_of(target)
+        if module != self._module and stands_at(module, qualname, target, unwrapped=True):
             return
         self.value(target)
         self.value(x.__dict__.get("_prefix"))
@@ -283,8 +269,8 @@ class _Walk:
             self.trace.opaque.append((x, self._module, digest))
 
     def _by_reference(self, x: Any) -> bool:
-        module, qualname = _place(x)
-        return module != self._module and _found(module, qualname, x, unwrapped=False)
+        module, qualname = place_of(x)
+        return module != self._module and stands_at(module, qualname, x, unwrapped=False)
 
 
 _LOOKS: Final[dict[type, Callable[[_Walk, Any], None]]] = {
@@ -304,56 +290,6 @@ _LOOKS: Final[dict[type, Callable[[_Walk, Any], None]]] = {
 }
 
 
-def _place(x: Any) -> tuple[str, str]:
-    return getattr(x, "__module__", None) or "", getattr(x, "__qualname__", "<unknown>")
-
-
-def _found(module: str, qualname: str, x: Any, *, unwrapped: bool) -> bool:
-    """Does it stand there, for every process that imports the module?"""
-    there: Any = sys.modules.get(module)
-    if there is None or module == "__main__" or "<" in qualname or values.is_by_value(module):
-        return False
-    for part in qualname.split("."):
-        there = getattr(there, part, None)
-    while unwrapped and there is not x and hasattr(there, "__genro_target__"):
-        there = there.__genro_target__
-    return there is x
-
-
-def _is_decorated(kind: type, x: Any) -> bool:
-    # Looking at attributes of whatever comes could run code of theirs.
-    return kind.__module__.startswith("genro_nats.") and "__genro_target__" in getattr(x, "__dict__", ())
-
-
-def _members(x: type) -> Iterator[Any]:
-    for name, value in vars(x).items():
-        if name not in _UNSEEN:
-            yield name
-            yield value
-
-
-def _is_plain(kind: Any) -> bool:
-    """Is an instance pickled as its class and its ``__dict__``?"""
-    return (
-        kind.__reduce_ex__ is object.__reduce_ex__
-        and kind.__reduce__ is object.__reduce__
-        and kind.__getstate__ is object.__getstate__
-        and kind not in copyreg.dispatch_table
-        and not hasattr(kind, "__getnewargs_ex__")
-        and not hasattr(kind, "__getnewargs__")
-        and kind is not object
-        and all(c.__flags__ & _HEAP and "__slots__" not in c.__dict__ for c in kind.__mro__[:-1])
-    )
-
-
-def _names(code: types.CodeType) -> Iterator[str]:
-    """The names that the code, and code within it, may look up among the globals."""
-    yield from code.co_names  # attributes too: one global too many does no harm
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            yield from _names(constant)
-
-
 def _digest(x: Any, module: str) -> bytes | None:
     """The digest of its pickle; None if that is large. Raises CodecError."""
     body, buffers = pickled(x, type(x).__qualname__, module)
@@ -371,64 +307,3 @@ def _extent(x: Any) -> Any:
         return len(x)
     shape = getattr(x, "shape", None)
     return shape if isinstance(shape, tuple) else None
-
-
-def large_variables(function: Callable[..., Any], module: str = "") -> dict[str, int]:
-    """The variables of a function, and of functions it names, that take more than 1 MB each; their bytes."""
-    found: dict[str, int] = {}
-    seen: set[int] = set()
-
-    def look(f: Any) -> None:
-        if id(f) in seen:
-            return
-        seen.add(id(f))
-        for name, value in _variables(f):
-            target = value.__genro_target__ if _is_decorated(type(value), value) else value
-            if isinstance(target, types.FunctionType):
-                if _place(target)[0] == module or not _found(*_place(target), target, unwrapped=True):
-                    look(target)
-            elif (size := _size(value, module)) > LARGE:
-                found[name] = size
-
-    look(function)
-    return found
-
-
-def _variables(f: Any) -> Iterable[tuple[str, Any]]:
-    """What a function, method, partial or instance holds, by name."""
-    if isinstance(f, types.FunctionType):
-        yield from _of_function(f)
-    elif isinstance(f, types.MethodType):
-        yield f.__name__, f.__func__
-        yield from getattr(f.__self__, "__dict__", {}).items()
-    elif isinstance(f, functools.partial):
-        yield "func", f.func
-        yield from ((f"args[{number}]", value) for number, value in enumerate(f.args))
-        yield from f.keywords.items()
-    else:
-        yield from getattr(f, "__dict__", {}).items()
-
-
-def _of_function(f: types.FunctionType) -> Iterable[tuple[str, Any]]:
-    for name, cell in zip(f.__code__.co_freevars, f.__closure__ or (), strict=False):
-        try:
-            yield name, cell.cell_contents
-        except ValueError:  # not yet assigned
-            continue
-    code, defaults = f.__code__, f.__defaults__ or ()
-    names = code.co_varnames[: code.co_argcount]
-    yield from zip(names[len(names) - len(defaults) :], defaults, strict=True)
-    yield from (f.__kwdefaults__ or {}).items()
-    yield from ((name, f.__globals__[name]) for name in _names(code) if name in f.__globals__)
-
-
-def _size(x: Any, module: str) -> int:
-    if isinstance(x, types.ModuleType):
-        return 0
-    if isinstance(x, bytes | str | bytearray):
-        return len(x)
-    try:
-        body, buffers = pickled(x, type(x).__qualname__, module)
-    except CodecError:
-        return 0
-    return len(body) + sum(memoryview(buffer).nbytes for buffer in buffers)

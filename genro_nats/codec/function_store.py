@@ -10,8 +10,9 @@ from typing import Any, Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
 from genro_nats.codec.by_value import FunctionBlob, pickled
-from genro_nats.codec.closure import LARGE, Trace, large_variables, trace
+from genro_nats.codec.closure import LARGE, Trace, trace
 from genro_nats.codec.functions import label
+from genro_nats.codec.large_variables import large_variables
 from genro_nats.codec.lru import ByteLRU
 
 __all__ = ["FunctionStore", "module_of"]

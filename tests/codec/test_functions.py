@@ -31,10 +31,11 @@ from genro_nats.codec.by_value import (
     opened_inline,
     pickled,
 )
-from genro_nats.codec.closure import large_variables, trace
+from genro_nats.codec.closure import trace
 from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Frame, FrameKind, decode, encode, peek
 from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.functions import FunctionCache, goes_by_name, label
+from genro_nats.codec.large_variables import large_variables
 from genro_nats.codec.lru import ByteLRU
 from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, PythonVersionError
 from genro_nats.executor.children.taught import Taught
