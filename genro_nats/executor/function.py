@@ -152,7 +152,7 @@ class Function(Generic[P, R_co]):
         Raises:
             ConfigurationError: an unknown option, or a value that makes no sense.
         """
-        given = {"timeout": timeout, "on_progress": on_progress, "by": _checked(by)}
+        given = {"timeout": timeout, "on_progress": on_progress, "by": by}
         stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         changed: dict[str, Any] = {"options": replace(self._options, **stated)}
         if task_options:
@@ -327,14 +327,8 @@ def decorated(
             f"Pool {executor.name!r} can't decorate a {type(plain).__name__}: pass a function."
         )
     wrapper = CoroutineFunction if is_async(plain) and not is_generator(plain) else Function
-    options = CallOptions(timeout=timeout, by=_checked(by))
+    options = CallOptions(timeout=timeout, by=by)
     return wrapper(executor, plain, name=name, aliases=aliases, options=options)
-
-
-def _checked(by: Literal["name", "value"] | None) -> Literal["name", "value"] | None:
-    if by not in (None, "name", "value"):
-        raise ConfigurationError(f"by={by!r}: give 'name' or 'value'", option="by")
-    return by
 
 
 def _restored(

@@ -132,8 +132,11 @@ class ProcessEngine:
     def _work(self, call: Call, parts: Sequence[Buffer], name: bytes, deadline: float) -> _LocalWork:
         on_progress, task = call.on_progress, call.task
         if task is None:
-            return _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+            local = _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+            local.stated = call.stated
+            return local
         work = _TaskWork(call.id, parts, name, deadline=deadline, on_progress=on_progress, task=task)
+        work.stated = call.stated
         task.when_asked(lambda: self._post(self._ask, work))
         return work
 
@@ -154,6 +157,7 @@ class ProcessEngine:
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
         work.items, work.on_progress, work.function = items, call.on_progress, function
+        work.stated = call.stated
         self._pool.run(work)
 
         def control(frame: Frame) -> None:
