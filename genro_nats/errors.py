@@ -17,7 +17,8 @@
     │   ├── DecodeError                          bytes that are not a frame, or of another version
     │   │   └── NotAllowedError                  what who takes only data or registered functions refuses
     │   ├── PayloadTooLargeError                 over a stated limit
-    │   └── FunctionNotFoundError                the function is not importable over there
+    │   ├── FunctionNotFoundError                the function is not importable over there
+    │   └── PythonVersionError                   a function by value, from another minor version of Python
     ├── TransportError
     │   ├── ConnectionLostError                  the server stayed away too long
     │   ├── PermissionDeniedError (also PermissionError)  the server forbids it to this user
@@ -55,6 +56,7 @@ __all__ = [
     "NotAllowedError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
+    "PythonVersionError",
     "RemoteError",
     "RemoteTraceback",
     "Retry",
@@ -194,6 +196,13 @@ class PayloadTooLargeError(CodecError):
 
 class FunctionNotFoundError(CodecError):
     """The function's module or name does not exist where it should run. Fields: ``function``."""
+
+
+class PythonVersionError(CodecError):
+    """A function sent by value, from a Python of another minor version than the worker's.
+
+    Fields: ``function``, ``caller`` and ``worker`` (versions, such as "3.12").
+    """
 
 
 class TransportError(ExecutorError):

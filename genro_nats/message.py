@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from genro_nats.errors import ConfigurationError
 
@@ -49,15 +49,19 @@ class CallOptions:
 
     ``timeout``: seconds from submitting to the reply; None: the pool's own.
     ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+    ``by``: send the function by "name" or by "value"; None: as the pool does.
 
     Raises:
-        ConfigurationError: a timeout that is no number of seconds above 0.
+        ConfigurationError: a timeout that is no number of seconds above 0, or no such ``by``.
     """
 
     timeout: float | None = None
     on_progress: Callable[[ProgressUpdate], object] | None = None
+    by: Literal["name", "value"] | None = None
 
     def __post_init__(self) -> None:
+        if self.by not in (None, "name", "value"):
+            raise ConfigurationError(f"by={self.by!r}: give 'name' or 'value'", option="by")
         given = self.timeout
         if given is None:
             return
@@ -74,11 +78,12 @@ class Call:
     the seconds it was given at first, which errors name. ``trace_id``: "" when the call begins
     its own trace. ``carried``: context variables to set where it runs, as ("module:attribute",
     value). ``packed``: the pickled arguments, in place of the arguments themselves. ``task``: set
-    where the call is an attempt of a task.
+    where the call is an attempt of a task. ``by``: how the function is sent, see ``CallOptions``.
     """
 
     __slots__ = (
         "args",
+        "by",
         "carried",
         "function",
         "id",
@@ -103,8 +108,10 @@ class Call:
         trace_id: str = "",
         on_progress: Callable[[ProgressUpdate], object] | None = None,
         carried: Sequence[tuple[str, Any]] = (),
+        by: Literal["name", "value"] | None = None,
     ) -> None:
         self.id = new_id()
+        self.by = by
         self.function = function
         self.args = args
         self.kwargs = kwargs
@@ -127,6 +134,7 @@ class Call:
             trace_id=self.trace_id,
             on_progress=self.on_progress,
             carried=self.carried,
+            by=self.by,
         )
         call.packed = self.packed
         return call

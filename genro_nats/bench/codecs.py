@@ -69,7 +69,7 @@ def round_trip(codec: str) -> Callable[[Any], Any]:
     encoder, cache = CallEncoder(codec), FunctionCache()
 
     def there_and_back(value: Any) -> Any:
-        _, parts = encoder.encode(Call(echo, (value,), {}), 30.0)
+        _, parts, _ = encoder.encode(Call(echo, (value,), {}), 30.0)
         frame, _ = decode(b"".join(parts))
         opened = open_call(frame, cache)
         reply, _ = decode(b"".join(value_reply(frame, opened.args[0], 0.0)))

@@ -13,17 +13,20 @@ from statistics import median
 from typing import Final
 
 from genro_nats.bench.beside import BesideFigures, time_beside
+from genro_nats.bench.closures import ClosureFigures, time_closures
 from genro_nats.bench.codecs import CodecFigures, time_codecs
 from genro_nats.bench.functions import echo, echo_large
 from genro_nats.bench.ground import bench_server, echo_peer, login, pool_options, worker_peer
 from genro_nats.bench.large import MIB, EchoFigures, HugeFigures, time_big, time_huge
 from genro_nats.bench.limits import Verdict
 from genro_nats.bench.machine import Machine
+from genro_nats.bench.plan import CHILDREN
 from genro_nats.bench.progress import Progress
 from genro_nats.bench.report import show_verdicts
 from genro_nats.bench.signed import SignedFigures, time_signed
 from genro_nats.bench.table import show
 from genro_nats.executor.nats import NatsExecutor
+from genro_nats.executor.process import ProcessExecutor
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.floor import FloorClient
 
@@ -42,6 +45,7 @@ class PayloadFigures:
     big: EchoFigures
     beside: BesideFigures
     signed: SignedFigures
+    closures: list[ClosureFigures]
     huge: list[HugeFigures] = field(default_factory=list)
     codecs: CodecFigures = field(default_factory=CodecFigures)
 
@@ -101,7 +105,11 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
         beside = await time_beside(small, call, floor.request, size, rounds, 0.5 if quick else 3.0)
         progress("payloads: signed calls")
         signed = await time_signed(server, 2 if quick else 2 * rounds, 500 if quick else 10_000)
-        return PayloadFigures(big, beside, signed, huge)
+        progress("payloads: closures over 5 MB")
+        local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
+        calls = 100 if quick else 1000
+        closures = [await time_closures(it, calls, rounds) for it in (pool, local)]
+        return PayloadFigures(big, beside, signed, closures, huge)
 
 
 def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
@@ -116,6 +124,9 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
         found.append(
             Verdict("codec: 1 KB dictionary and back, as data", figures.codecs.ratio, 1.0, "x pickle")
         )
+    for closure in figures.closures:
+        what = f"{closure.kind}: closure over 5 MB, {closure.calls:,} calls"
+        found.append(Verdict(what, closure.ratio, 1.3, "x by name"))
     found.append(Verdict("nats: small calls beside, p99", figures.beside.ratio, 1.0, "x beside bare load"))
     found.append(
         Verdict("nats: signed calls/s, 100 in flight", figures.signed.ratio, 0.9, "x unsigned", at_most=False)
@@ -145,3 +156,8 @@ def _show(figures: PayloadFigures) -> None:
         for name, times in (("pickle", codecs.pickle), ("data", codecs.data))
     ]
     show(f"A dictionary of {codecs.size} bytes in both codecs", rows)
+    for it in figures.closures:
+        rows = [[f"{it.calls:,} calls", *(str(n + 1) for n in range(len(it.by_name)))]]
+        rows.append(["by name, s", *(f"{s:.3f}" for s in it.by_name)])
+        rows.append(["closure over 5 MB, s", *(f"{s:.3f}" for s in it.by_value)])
+        show(f"Functions by value, {it.kind}", rows)

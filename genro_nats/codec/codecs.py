@@ -21,8 +21,6 @@ from genro_nats.errors import CodecError, DecodeError, NotAllowedError
 
 __all__ = ["DATA", "PICKLE", "Codec", "Codecs", "codec_named", "codec_of", "refusal", "require_data"]
 
-_BY_DIGEST: Final = 8192  # a call whose function is named by the digest of its pickle
-
 
 class Codec(Protocol):
     """Values to bytes. ``flag``: what frames of this codec carry in their flags."""
@@ -158,7 +156,7 @@ def refusal(flags: int) -> NotAllowedError | None:
             "state codec='data' for the caller's pool.",
             reason="pickle",
         )
-    if flags & (Flag.BY_VALUE | _BY_DIGEST):
+    if flags & (Flag.BY_VALUE | Flag.BY_DIGEST):
         return NotAllowedError(
             "This worker runs registered functions only (--only-registered), and the call brings its function "
             "with it: call one that stands decorated in a module of the worker, or is listed with --allow.",

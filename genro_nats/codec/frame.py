@@ -82,6 +82,8 @@ class FrameKind(IntEnum):
     REFUSED = 12  # the call was not started and never will be here
     SKIPPED = 13  # child to parent: this call had been taken back
     CHECKPOINT = 14  # child to parent: keep this value for the task's next attempt
+    FETCH = 15  # to a caller: the worker lacks this function
+    FUNCTION = 16  # to the worker, and to its child: a function by value
     WAITING = 17  # between workers of a pool: that many calls wait at the sender
     TAKE = 18  # to a worker that said so: its sender has children for that many
     PULL = 20  # to a payload's owner: send it, from here to there
@@ -102,6 +104,7 @@ class Flag:
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
     NO_QUEUE = 64  # a call that is refused rather than queued; a refusal because no worker had room
     DATA = 4096  # body, checkpoint and answers are of the data codec, not pickles
+    BY_DIGEST = 8192  # the meta begins with the digest of the function, which travels apart
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 

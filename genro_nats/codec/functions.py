@@ -8,37 +8,30 @@ from __future__ import annotations
 
 import importlib
 import sys
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from genro_nats.codec import values
 from genro_nats.codec.codecs import Codecs
-from genro_nats.codec.frame import MAX_NAME
+from genro_nats.codec.frame import MAX_NAME, Frame, FrameKind
 from genro_nats.errors import CodecError, ExecutorError, FunctionNotFoundError
 
 __all__ = [
     "FunctionCache",
-    "FunctionRef",
     "find_object",
+    "goes_by_name",
     "importable",
     "is_decorated",
     "label",
     "not_a_generator",
-    "reference",
     "resolve",
     "stable_name",
     "unwrap",
 ]
 
 TARGET: Final = "__genro_target__"
-
-
-class FunctionRef(NamedTuple):
-    """How a function is named to the receiver. ``blob`` is None for a function known by name."""
-
-    name: bytes  # b"module:qualname"; for a function by value only a label
-    blob: bytes | None
 
 
 def unwrap(function: Any) -> Any:
@@ -55,29 +48,23 @@ def label(function: Any) -> str:
     return f"{module}:{name}"
 
 
-def reference(function: Callable[..., Any]) -> FunctionRef:
-    """The reference of a plain function, by name if that leads back to the same object.
+def goes_by_name(function: Callable[..., Any], by: str | None) -> bool:
+    """Is it sent by name? ``by``: "name" or "value"; None: by name where that leads back to it.
 
     Raises:
-        CodecError: by name it is not found, and its value can't be pickled.
+        CodecError: by name is wanted, and nobody would find it by that.
     """
+    if by == "value":
+        return False
     name = label(function)
-    encoded = name.encode()[:MAX_NAME]
-    if importable(function, name):
-        return FunctionRef(encoded, None)
-    try:
-        blob, buffers = values.dumps(function)
-    except CodecError as error:
+    found = importable(function, name)
+    if by == "name" and not found:
         raise CodecError(
-            f"The function {name} can't be sent: {error}. Define it at the top of an importable module, "
-            "or keep what can't be pickled out of its closure.",
+            f"The function {name} can't be sent by name: nobody could import it. Define it at the top of an "
+            'importable module (not in the main program, not inside a function), or say by="value".',
             function=name,
-        ) from error
-    if buffers:
-        raise CodecError(
-            f"The function {name} can't be sent: its closure holds large buffers. Pass them as arguments."
         )
-    return FunctionRef(encoded, blob)
+    return found
 
 
 def stable_name(function: Callable[..., Any], name: str = "", *, by_value: bool = False) -> str:
@@ -92,7 +79,7 @@ def stable_name(function: Callable[..., Any], name: str = "", *, by_value: bool 
     raise CodecError(
         f"The function {found} can't be a task: a worker that runs it later would not find it. Define it at "
         "the top of an importable module (not in the main program, not inside a function), or say "
-        ".options(by_value=True) to store the function itself.",
+        '.options(by="value"), or by_value=True, to store the function itself.',
         function=found,
     )
 
@@ -102,7 +89,7 @@ def importable(function: Callable[..., Any], name: str) -> bool:
     module, _, qualname = name.partition(":")
     if module == "__main__" or "<" in qualname or len(name) > MAX_NAME or module not in sys.modules:
         return False
-    if module in values.by_value_modules():
+    if values.is_by_value(module):
         return False
     try:
         return unwrap(_attribute(sys.modules[module], qualname)) is function
@@ -200,6 +187,7 @@ class FunctionCache:
     """The functions a child has resolved or unpickled, the most recently used kept.
 
     ``codecs``: what the child takes from the wire. ``strict``: registered functions only.
+    Those by digest stay as long as the parent wants: see ``obey``.
     """
 
     def __init__(self, limit: int = 512) -> None:
@@ -207,6 +195,8 @@ class FunctionCache:
         self.strict = False
         self._limit = limit
         self._known: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+        self._learned: dict[bytes, _Learned] = {}
+        self._opened: dict[bytes, Callable[..., Any]] = {}
 
     def require_carried(self, carried: Any) -> None:
         """May these context variables be set? Here all may."""
@@ -221,6 +211,47 @@ class FunctionCache:
             if len(self._known) > self._limit:
                 self._known.popitem(last=False)
         return found
+
+    def obey(self, frame: Frame) -> None:
+        """A FUNCTION frame: learn it; a GONE: forget it. Others mean nothing here."""
+        if frame.kind == FrameKind.FUNCTION:
+            self._learned[bytes.fromhex(frame.name.decode())] = _Learned(frame)
+        elif frame.kind == FrameKind.GONE:
+            digest = bytes.fromhex(frame.name.decode())
+            self._learned.pop(digest, None)
+            self._opened.pop(digest, None)
+
+    def by_digest(self, digest: bytes, name: bytes) -> Callable[..., Any]:
+        """A function that was learned. Raises FunctionNotFoundError or DecodeError."""
+        opened = self._opened.get(digest)
+        if opened is not None:
+            return opened
+        learned = self._learned.get(digest)
+        if learned is None:
+            label = name.decode(errors="replace")
+            raise FunctionNotFoundError(
+                f"The function {label}, sent by value, has not reached the child that runs the call.",
+                function=label,
+            )
+        opened = self._opened[digest] = learned.function()
+        return opened
+
+
+class _Learned:
+    """A function by value, unpickled when it is first called."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame: Frame | None = frame
+        self._opening = threading.Lock()
+        self._function: Callable[..., Any]
+
+    def function(self) -> Callable[..., Any]:
+        """The same one for all calls and threads. Raises DecodeError."""
+        with self._opening:
+            if self._frame is not None:
+                self._function = values.loads(self._frame.body, self._frame.buffers)
+                self._frame = None
+            return self._function
 
 
 def not_a_generator(produced: Any) -> ExecutorError:

@@ -8,7 +8,10 @@ pickle can't do or would do wrongly: it refers to whatever lives in
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import cloudpickle
@@ -19,6 +22,7 @@ from genro_nats.errors import CodecError, DecodeError
 __all__ = ["dumps", "dumps_whole", "loads"]
 
 OUT_OF_BAND: Final = 64 * 1024  # bytes; below it a copy is cheaper than a buffer of its own
+_registry: Final = threading.RLock()  # of cloudpickle, which has one for the process and none of its own
 _BULK: Final = (bytes, bytearray)
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # nothing in them needs a second look
 
@@ -77,6 +81,39 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
 def by_value_modules() -> set[str]:
     """Modules that the user registered with ``cloudpickle.register_pickle_by_value``."""
     return cloudpickle.list_registry_pickle_by_value()  # type: ignore[no-any-return]
+
+
+def is_by_value(module: str) -> bool:
+    """Is this module, or a package it is in, registered so?
+
+    What ``as_by_value`` does in another thread does not count.
+    """
+    with _registry:
+        registered = by_value_modules()
+    while registered and module:
+        if module in registered:
+            return True
+        module = module.rpartition(".")[0]
+    return False
+
+
+@contextmanager
+def as_by_value(module: str) -> Iterator[None]:
+    """What lives in this module is pickled by value meanwhile; "" and what is no module: nothing more is."""
+    if not module or module == "__main__" or module not in sys.modules:
+        yield
+        return
+    # Two threads at it would end each other's registration. Who pickles elsewhere meanwhile may send more
+    # by value than it had to, which is no harm.
+    with _registry:
+        if is_by_value(module):
+            yield
+            return
+        cloudpickle.register_pickle_by_value(sys.modules[module])
+        try:
+            yield
+        finally:
+            cloudpickle.unregister_pickle_by_value(sys.modules[module])
 
 
 def lift(value: Any) -> Any:

@@ -82,6 +82,19 @@ class PoolOptions:
         (), "context variables that travel to processes and workers", rules.context_vars()
     )
     bypass: bool = _option(False, "run every call inline, as in tests", rules.flag())
+    by: Literal["name", "value"] | None = _option(
+        None,
+        "how functions are sent: by 'name', to be imported there, or by 'value', pickled; "
+        "None: by value where no import would find them",
+        optional(rules.choice("name", "value")),
+        (*_PROCESS, *_NATS),
+    )
+    function_cache: int = _option(
+        256 * 1024**2,
+        "bytes of functions by value that a caller, a worker and each of its children keep",
+        rules.size(1024),
+        (*_PROCESS, *_NATS),
+    )
     imports: tuple[str, ...] = _option(
         (), "modules that children import before their first call", rules.modules()
     )

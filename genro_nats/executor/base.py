@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, ClassVar, Final, ParamSpec, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Final, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.errors import ConfigurationError, ExecutorError
@@ -112,7 +112,13 @@ class BaseExecutor(ABC):
     def __call__(self, function: Callable[P, R], /) -> Function[P, R]: ...
     @overload
     def __call__(
-        self, /, *, name: str | None = None, aliases: Sequence[str] = (), timeout: float | None = None
+        self,
+        /,
+        *,
+        name: str | None = None,
+        aliases: Sequence[str] = (),
+        timeout: float | None = None,
+        by: Literal["name", "value"] | None = None,
     ) -> Decorator: ...
     def __call__(
         self,
@@ -122,13 +128,15 @@ class BaseExecutor(ABC):
         name: str | None = None,
         aliases: Sequence[str] = (),
         timeout: float | None = None,
+        by: Literal["name", "value"] | None = None,
     ) -> Any:
         """Decorate a function, so that calls of it run in this pool: ``@pool`` or ``@pool(timeout=30)``.
 
         ``name``: a stable name for what is stored (default: "module:qualname");
         ``aliases``: its former names; ``timeout``: seconds, over the pool's own.
+        ``by``: send it by "name" or by "value", over the pool's own.
         """
-        decorate = partial(self._decorate, name=name, aliases=aliases, timeout=timeout)
+        decorate = partial(self._decorate, name=name, aliases=aliases, timeout=timeout, by=by)
         return decorate if function is None else decorate(function)
 
     def _decorate(self, function: Callable[..., Any], **stated: Any) -> Function[..., Any]:

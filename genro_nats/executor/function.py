@@ -14,7 +14,18 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from genro_nats.codec.functions import find_object, importable, label, unwrap
 from genro_nats.errors import ConfigurationError
@@ -126,6 +137,7 @@ class Function(Generic[P, R_co]):
         *,
         timeout: float | None = None,
         on_progress: Callable[[ProgressUpdate], object] | None = None,
+        by: Literal["name", "value"] | None = None,
         **task_options: Unpack[TaskKeywords],
     ) -> Self:
         """The same function with options for its calls and tasks; those left out stay as they are.
@@ -133,12 +145,14 @@ class Function(Generic[P, R_co]):
         ``timeout``: seconds from submitting to the reply, waiting for admission included; for a
         task, the seconds that one attempt may run.
         ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+        ``by``: send the function by "name", to be imported there, or by "value", pickled; a task's is
+        stored with it.
         The others are for ``enqueue`` and ``schedule``: see ``TaskOptions``.
 
         Raises:
             ConfigurationError: an unknown option, or a value that makes no sense.
         """
-        given = {"timeout": timeout, "on_progress": on_progress}
+        given = {"timeout": timeout, "on_progress": on_progress, "by": by}
         stated: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         changed: dict[str, Any] = {"options": replace(self._options, **stated)}
         if task_options:
@@ -151,7 +165,7 @@ class Function(Generic[P, R_co]):
         """Store the call as a task: it runs once a worker takes it, whatever becomes of this process.
 
         It is stored when this returns. Raises CodecError for a function without a stable name (see
-        ``by_value`` in ``TaskOptions``), ExecutorOverloadError, TransportError.
+        ``by`` in ``options``), ExecutorOverloadError, TransportError.
         """
         request = self._task_request(args, kwargs)
         backend = self.executor.task_backend
@@ -269,6 +283,7 @@ class Function(Generic[P, R_co]):
             self._prefix,
             getattr(self.executor, "address", ""),
             self._task_options,
+            self._options.by,
         )
 
     def __repr__(self) -> str:
@@ -296,11 +311,12 @@ def decorated(
     name: str | None = None,
     aliases: Sequence[str] = (),
     timeout: float | None = None,
+    by: Literal["name", "value"] | None = None,
 ) -> Function[..., Any]:
     """The Function of a plain function, or of one that another pool decorated already.
 
     Raises:
-        ConfigurationError: it is no function, or a staticmethod or classmethod object.
+        ConfigurationError: it is no function, or a staticmethod or classmethod object; or no such ``by``.
     """
     plain = unwrap(function)
     if isinstance(plain, staticmethod | classmethod):
@@ -311,7 +327,8 @@ def decorated(
             f"Pool {executor.name!r} can't decorate a {type(plain).__name__}: pass a function."
         )
     wrapper = CoroutineFunction if is_async(plain) and not is_generator(plain) else Function
-    return wrapper(executor, plain, name=name, aliases=aliases, options=CallOptions(timeout=timeout))
+    options = CallOptions(timeout=timeout, by=by)
+    return wrapper(executor, plain, name=name, aliases=aliases, options=options)
 
 
 def _restored(
@@ -323,10 +340,11 @@ def _restored(
     prefix: tuple[Any, ...],
     address: str = "",
     task_options: TaskOptions | None = None,
+    by: Literal["name", "value"] | None = None,
 ) -> Function[..., Any]:
     """What a pickled Function becomes: the module's own if it is of that pool, else one without a pool."""
     found = find_object(target) if isinstance(target, str) else target
-    options = CallOptions(timeout=timeout)
+    options = CallOptions(timeout=timeout, by=by)
     if isinstance(found, Function) and found.executor.name == pool:
         return found._variant(options=options, task_options=task_options, prefix=prefix)
     from genro_nats.executor.detached import DetachedExecutor

@@ -15,6 +15,7 @@ from math import inf
 from typing import Any, Final
 
 from genro_nats.codec.frame import Flag, Frame, FrameKind, encode, size, with_seconds
+from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.ids import batches
 from genro_nats.codec.reference import refer
 from genro_nats.config import EMBEDDED, PoolOptions
@@ -31,6 +32,7 @@ from genro_nats.errors import (
 )
 from genro_nats.executor.incoming import ItemBuffer
 from genro_nats.executor.nats_acks import Acks
+from genro_nats.executor.nats_functions import FunctionAnswers
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.nats_replies import Replies
 from genro_nats.executor.nats_silence import SILENCE, Silence
@@ -66,7 +68,8 @@ class NatsEngine:
         self._subject = options.subject
         self._subjects = pool_subjects(options.prefix, options.subject)
         self._fail_fast = options.overload == "fail"
-        self._encoder = CallEncoder(options.codec, name)
+        self._functions = FunctionStore(options.function_cache)
+        self._encoder = CallEncoder(options.codec, name, store=self._functions, by=options.by)
         self._pending: dict[bytes, Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard = make_guard(options)
@@ -87,6 +90,7 @@ class NatsEngine:
         await self._connection.start()
         self._outbox = Outbox(self._connection)
         self._acks = Acks(self._outbox)
+        self._answers = FunctionAnswers(self._functions, self._outbox, self._transfer, options.inline_limit)
         self._replies = Replies(
             self._name,
             self._pending,
@@ -96,6 +100,7 @@ class NatsEngine:
             self._encoder.codecs,
             self._refused,
             self._broken,
+            self._asked,
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
@@ -123,6 +128,7 @@ class NatsEngine:
             self._end(pending)
         await asyncio.sleep(0)  # pulls that were cancelled acknowledge what nobody wants any more
         self._acks.send()
+        self._answers.aclose()
         await self.tasks.aclose()
         await self._outbox.aclose()
         await self._transfer.aclose()
@@ -167,8 +173,11 @@ class NatsEngine:
     def _begin(self, call: Call, items: ItemBuffer | None) -> Pending:
         flags = (Flag.STREAM if items is not None else 0) | (Flag.NO_QUEUE if self._fail_fast else 0)
         timeout = call.timeout
-        name, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
+        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, flags)
+        if function is not None:
+            self._check_size(name, function.size)
         pending = Pending(call, parts, self._loop.time(), items)
+        pending.function = function
         self._fill(pending, name)
         self._pending[call.id] = pending
         if timeout is not None:
@@ -183,6 +192,11 @@ class NatsEngine:
         if length <= min(self._options.inline_limit, self._connection.max_payload):
             pending.data, pending.parts = b"".join(parts), ()
             return
+        self._check_size(name, length)
+        pending.reference = self._transfer.owner.offer(parts)
+        pending.data = refer(b"".join(parts[:2]), pending.reference)
+
+    def _check_size(self, name: bytes, length: int) -> None:
         limit = self._options.max_payload_size
         if length > limit:
             raise PayloadTooLargeError(
@@ -191,8 +205,6 @@ class NatsEngine:
                 size=length,
                 limit=limit,
             )
-        pending.reference = self._transfer.owner.offer(parts)
-        pending.data = refer(b"".join(parts[:2]), pending.reference)
 
     def _end(self, pending: Pending) -> None:
         self._pending.pop(pending.call.id, None)
@@ -309,6 +321,10 @@ class NatsEngine:
         if pending.items is not None:
             self._cancel_remote(pending)
         pending.fail(error)
+
+    def _asked(self, frame: Frame, worker: str) -> None:
+        """A worker lacks a function."""
+        self._answers.asked(frame, worker, self._connection.max_payload)
 
     def _nobody_there(self, message: Message) -> None:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from genro_nats.codec.by_value import FunctionBlob
 from genro_nats.codec.frame import Buffer, Frame
 from genro_nats.codec.reference import Reference
 from genro_nats.executor.incoming import ItemBuffer
@@ -22,6 +23,7 @@ class Pending:
         "began",
         "call",
         "data",
+        "function",
         "heard",
         "items",
         "losses",
@@ -41,6 +43,7 @@ class Pending:
         self.data = b""
         self.reference: Reference | None = None
         self.began = now
+        self.function: FunctionBlob | None = None  # held as long as a worker may ask for it
         self.heard = now
         self.items = items
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()

@@ -39,7 +39,10 @@ _OUTCOMES: Final = (FrameKind.REPLY, FrameKind.ERROR)
 
 
 class Replies:
-    """``on_refused(pending, full)``: no worker started it. ``on_broken(pending, error)``: it can't go on."""
+    """``on_refused(pending, full)``: no worker started it. ``on_broken(pending, error)``: it can't go on.
+
+    ``on_fetch(frame, worker)``: a worker lacks a function.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Replies:
         codecs: Codecs,
         on_refused: Callable[[Pending, bool], None],
         on_broken: Callable[[Pending, Exception], None],
+        on_fetch: Callable[[Frame, str], None],
     ) -> None:
         self._name = name
         self._pending = pending
@@ -60,6 +64,7 @@ class Replies:
         self._codecs = codecs
         self._on_refused = on_refused
         self._on_broken = on_broken
+        self._on_fetch = on_fetch
         self._loop = asyncio.get_running_loop()
 
     def received(self, message: Message) -> None:
@@ -85,6 +90,8 @@ class Replies:
         if frame.kind == FrameKind.BEAT:
             self._beat(frame, worker)
             return
+        if frame.kind == FrameKind.FETCH:
+            self._on_fetch(frame, worker)
         pending = self._pending.get(frame.id)
         live = pending is not None and not pending.outcome.done()
         if frame.kind in _OUTCOMES and not (live and frame.flags & Flag.REFERRED):

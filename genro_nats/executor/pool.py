@@ -324,7 +324,10 @@ class Pool(BaseExecutor):
         """A task for the backend: see ``BaseExecutor.task_request``."""
         call = self._called(function, args, kwargs, options, running_call.get())
         self._refuse_generator(call)
-        stable = self._stable_name(call.function, name, task_options.by_value)
+        if task_options.by_value and call.by is None:
+            call.by = "value"
+        by_value = (call.by or self.options.by) == "value"
+        stable = self._stable_name(call.function, name, by_value)
         return TaskRequest(call, stable, task_options, self._task_owner())
 
     def _task_owner(self) -> str:
@@ -362,6 +365,7 @@ class Pool(BaseExecutor):
             trace_id="" if context is None else context.trace_id,
             on_progress=guarded(options.on_progress),
             carried=() if self._carrier is None else self._carrier.read(),
+            by=options.by,
         )
 
     @staticmethod

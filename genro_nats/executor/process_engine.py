@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any
 
-from genro_nats.codec.codecs import Codecs
+from genro_nats.codec.codecs import Codecs, codec_named
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.functions import find_object, label
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError, ExecutorError
@@ -102,8 +103,10 @@ class ProcessEngine:
 
     def __init__(self, options: PoolOptions, *, name: str, kind: str, hints: Sequence[str] = ()) -> None:
         self._name = name
-        self._encoder = CallEncoder(options.codec, name)
-        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints))
+        self._encoder = CallEncoder(
+            options.codec, name, store=FunctionStore(options.function_cache), by=options.by
+        )
+        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints, encoder=self._encoder))
 
     async def start(self) -> None:
         """Start the children. Raises as ``ChildPool.start``, or what the initializer raised."""
@@ -123,9 +126,10 @@ class ProcessEngine:
     async def run(self, call: Call) -> Any:
         """The call's value; cancelling it kills or asks the child, as the kind allows."""
         timeout = call.timeout
-        name, parts = self._encoder.encode(call, inf if timeout is None else timeout)
+        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = self._work(call, parts, name, deadline)
+        work.function = function
         self._pool.run(work)
         try:
             return load_reply(await work.outcome, self._encoder.codecs)
@@ -158,10 +162,11 @@ class ProcessEngine:
 
     def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
         timeout = call.timeout
-        name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
+        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
-        work.items, work.on_progress, work.stated = items, call.on_progress, call.stated
+        work.items, work.on_progress, work.function = items, call.on_progress, function
+        work.stated = call.stated
         work.codecs = self._encoder.codecs
         self._pool.run(work)
 
@@ -203,6 +208,7 @@ def pool_plan(
     kind: str,
     hints: Sequence[str] = (),
     address: str = "",
+    encoder: CallEncoder | None = None,
     on_event: Callable[..., object] | None = None,
 ) -> PoolPlan:
     """The plan of a pool of children with these options."""
@@ -217,7 +223,9 @@ def pool_plan(
         allow=options.allow,
         initial=label(options.initializer if callable(options.initializer) else run_named),
     )
-    encoder = CallEncoder("data" if options.only_registered else "pickle", name)
+    codec = "data" if options.only_registered else "pickle"
+    if encoder is None or encoder.codec is not codec_named(codec):
+        encoder = CallEncoder(codec, name)
     initializer = None
     if options.initializer is not None:
         function, arguments = options.initializer, options.initargs
@@ -236,6 +244,7 @@ def pool_plan(
         hints=hints,
         initializer=initializer,
         cancel_grace=options.cancel_grace,
+        function_cache=options.function_cache,
         start_timeout=options.start_timeout,
         **more,
     )
@@ -256,8 +265,9 @@ def initial_call(
     function: Callable[..., Any] = initializer if callable(initializer) else run_named
     args = arguments if callable(initializer) else (initializer, *arguments)
     call = Call(function, args, {})
-    name, parts = encoder.encode(call, inf)
+    name, parts, carried = encoder.encode(call, inf)
     work = _LocalWork(call.id, parts, name, codecs=encoder.codecs)
+    work.function = carried
     return work, asyncio.ensure_future(_value(work.outcome, encoder.codecs))
 
 

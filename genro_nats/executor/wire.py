@@ -5,77 +5,124 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from genro_nats.codec import values
+from genro_nats.codec.by_value import FunctionBlob, inline_field, pickled
 from genro_nats.codec.codecs import Codec, Codecs, codec_named
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks
-from genro_nats.codec.functions import FunctionRef, importable, label, reference
+from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.function_store import FunctionStore, module_of
+from genro_nats.codec.functions import goes_by_name, label
 from genro_nats.errors import CodecError
 from genro_nats.message import Call, ProgressUpdate, TaskRun
 
-__all__ = ["CallEncoder", "load_progress", "load_reply", "load_value", "pack"]
+__all__ = ["CallEncoder", "Encoded", "load_progress", "load_reply", "load_value", "pack"]
+
+
+class Encoded(NamedTuple):
+    """The function's name, the call frame's chunks, and the function itself where it travels apart."""
+
+    name: bytes
+    parts: list[Buffer]
+    function: FunctionBlob | None
 
 
 class CallEncoder:
-    """Makes call frames; remembers which functions are known by name.
+    """Makes call frames; remembers which functions are known by name, and the pickles of the others.
 
     ``codec``: the option of that name. ``codecs`` is what is taken for answers.
+    ``store``: without one, functions by value travel with each call, whatever their size.
+    ``by``: how functions are sent unless the call says it, see ``goes_by_name``.
     """
 
-    def __init__(self, codec: str = "pickle", pool: str = "") -> None:
+    def __init__(
+        self,
+        codec: str = "pickle",
+        pool: str = "",
+        *,
+        store: FunctionStore | None = None,
+        by: str | None = None,
+    ) -> None:
         self.codec = codec_named(codec)
         self.codecs = Codecs(only_data=codec == "data", whose=f"pool '{pool}'" if pool else "this pool")
-        self._by_name: WeakKeyDictionary[Callable[..., Any], FunctionRef] = WeakKeyDictionary()
+        self._store = store
+        self._by = by
+        self._names: WeakKeyDictionary[Callable[..., Any], tuple[bytes, bool]] = WeakKeyDictionary()
 
-    def reference(self, function: Callable[..., Any]) -> FunctionRef:
-        """The function's reference. Raises CodecError when it can't be sent."""
+    def check_function(self, call: Call) -> None:
+        """Can the call's function be sent? Raises CodecError."""
+        by = call.by or self._by
+        if not self._named(call.function, by)[1]:
+            _whole(call.function, by)
+
+    def _named(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:
+        """Its name, and whether it is sent by that. Raises CodecError."""
+        name, by_name = self._looked_up(function, by)
         if self.codecs.only_data and not self.codecs.knows(function):
-            _require_name(function)
+            if not by_name:
+                raise _unsendable(function)
             self.codecs.learn(function)
-        try:
-            found = self._by_name.get(function)
-        except TypeError:  # neither hashable nor weakly referable: a callable instance, say
-            return reference(function)
-        if found is None:
-            found = reference(function)
-            # A closure may change between two calls: it is pickled anew each time.
-            if found.blob is None:
-                self._by_name[function] = found
-        return found
+        return name, by_name
 
-    def encode(self, call: Call, seconds: float, flags: int = 0) -> tuple[bytes, list[Buffer]]:
-        """The function's name and the call frame's chunks.
+    def _looked_up(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:
+        if by is not None or values.by_value_modules():
+            return _encoded(function), goes_by_name(function, by)
+        try:
+            known = self._names.get(function)
+        except TypeError:  # neither hashable nor weakly referable: a callable instance, say
+            return _encoded(function), goes_by_name(function, by)
+        if known is None:
+            known = self._names[function] = _encoded(function), goes_by_name(function, by)
+        return known
+
+    def encode(self, call: Call, seconds: float, flags: int = 0) -> Encoded:
+        """The call, ready to be sent.
 
         Raises:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
-        frame = self.frame(call, seconds, flags)
-        return frame.name, chunks(frame)
+        frame, function = self._framed(call, seconds, flags)
+        return Encoded(frame.name, chunks(frame), function)
 
     def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
-        """The call as a frame. Raises as ``encode``."""
-        name, blob = self.reference(call.function)
+        """The call as a frame with all it needs, its function included. Raises as ``encode``."""
+        return self._framed(call, seconds, flags, whole=True)[0]
+
+    def _framed(
+        self, call: Call, seconds: float, flags: int, *, whole: bool = False
+    ) -> tuple[Frame, FunctionBlob | None]:
+        by = call.by or self._by
+        name, by_name = self._named(call.function, by)
         body, buffers = _arguments(call, self.codec)
         flags |= self.codec.flag
-        if blob is not None:
+        meta = _meta(call) if call.trace_id or call.task is not None else b""
+        function = None if by_name or whole else self._blob(call.function, by)
+        if function is not None and function.inline is None:
+            flags |= Flag.BY_DIGEST
+            meta = function.field + meta
+        elif not by_name:
             flags |= Flag.BY_VALUE
-            buffers.insert(0, blob)
+            buffers.insert(0, (function and function.inline) or _whole(call.function, by))
+            function = None
         if call.on_progress is not None:
             flags |= Flag.PROGRESS
         if call.task is not None:
             flags |= _task_flags(call.task, buffers)
-        meta = _meta(call) if call.trace_id or call.task is not None else b""
-        return Frame(
-            FrameKind.CALL,
-            call.id,
-            name=name,
-            meta=meta,
-            body=body,
-            buffers=buffers,
-            flags=flags,
-            seconds=seconds,
-        )
+        frame = Frame(FrameKind.CALL, call.id, name, meta, body, buffers, flags, seconds=seconds)
+        return frame, function
+
+    def _blob(self, function: Callable[..., Any], by: str | None) -> FunctionBlob | None:
+        return None if self._store is None else self._store.blob(function, stated=by == "value")
+
+
+def _encoded(function: Callable[..., Any]) -> bytes:
+    return label(function).encode()[:MAX_NAME]
+
+
+def _whole(function: Callable[..., Any], by: str | None) -> bytes:
+    module = module_of(function) if by == "value" else ""
+    return inline_field(pickled(function, label(function), module, whole=True))
 
 
 def _task_flags(task: TaskRun, buffers: list[Buffer]) -> int:
@@ -92,14 +139,13 @@ def _meta(call: Call) -> bytes:
     return json.dumps(facts).encode()
 
 
-def _require_name(function: Callable[..., Any]) -> None:
+def _unsendable(function: Callable[..., Any]) -> CodecError:
     name = label(function)
-    if not importable(function, name):
-        raise CodecError(
-            f"The function {name} can't be sent: a pool with codec='data' sends no function, it only names one. "
-            "Define it at the top of an importable module, and name that with --import where it runs.",
-            function=name,
-        )
+    return CodecError(
+        f"The function {name} can't be sent: a pool with codec='data' sends no function, it only names one. "
+        "Define it at the top of an importable module, and name that with --import where it runs.",
+        function=name,
+    )
 
 
 def pack(call: Call, codec: Codec) -> None:

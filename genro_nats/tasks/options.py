@@ -74,7 +74,7 @@ class TaskOptions:
     ``retry_on``, ``give_up_on``: exception classes, or their names ("module:qualname"), subclasses
     included, that are tried again (empty: all) and that are not.
     ``result_ttl``: how long the outcome is kept; ``keep_result``: False deletes it once it was read.
-    ``by_value``: send the function itself, if it has no name that a worker could import.
+    ``by_value``: True is ``by="value"`` for a task: store the function itself with it.
 
     Raises:
         ConfigurationError: a value that makes no sense; the text names it.
@@ -137,7 +137,7 @@ class TaskOptions:
             if name not in _NAMES:
                 raise ConfigurationError(
                     f"Unknown option {name!r} of a task.{did_you_mean(name, _NAMES)} Options: timeout, "
-                    f"on_progress, {', '.join(_NAMES)}.",
+                    f"on_progress, by, {', '.join(_NAMES)}.",
                     option=name,
                 )
         return replace(self, **stated)

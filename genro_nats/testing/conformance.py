@@ -21,6 +21,7 @@ from __future__ import annotations
 import pytest
 
 from genro_nats.testing.suite.base import Can, Factory, Marks, Running, SuiteBase, until
+from genro_nats.testing.suite.by_value import ByValueTests
 from genro_nats.testing.suite.calls import CallTests, FunctionTests
 from genro_nats.testing.suite.context import ContextTests
 from genro_nats.testing.suite.ending import EndingTests
@@ -56,6 +57,7 @@ class QuickConformance(CallTests, ErrorTests):
 class ExecutorConformance(
     CallTests,
     FunctionTests,
+    ByValueTests,
     ErrorTests,
     MapTests,
     StreamTests,

@@ -42,7 +42,7 @@ class HeldCall:
         self._reply: Frame | None = None
         self._error: BaseException | None = None
         self._task: Spawned[None] | None = None
-        _, parts = encoder.encode(call, inf if call.timeout is None else call.timeout, self.flags)
+        _, parts, _ = encoder.encode(call, inf if call.timeout is None else call.timeout, self.flags)
         self._frame = _travel(parts)
         post = caller_post()
 

@@ -55,7 +55,7 @@ class MemoryExecutor(Pool):
         self._hold = hold
         self._held: list[HeldCall] = []
         self._arrived = Signal()
-        self._encoder = CallEncoder(self.options.codec, name)
+        self._encoder = CallEncoder(self.options.codec, name, by=self.options.by)
 
     # -- for tests ----------------------------------------------------------
 

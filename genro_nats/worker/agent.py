@@ -19,6 +19,7 @@ from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import worker_inbox
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.functions import FunctionShelf
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.pools import WorkerTasks
 
@@ -97,11 +98,22 @@ class WorkerAgent:
         inbox = worker_inbox(self._options.prefix, self.id)
         self._outbox = Outbox(connection, inbox)
         self._transfer = Transfer(self._options, f"genro-nats worker {self.id}, payloads", self._guard)
+        self._functions = FunctionShelf(
+            connection, self._outbox, self._transfer, self._options.function_cache, self._events
+        )
         connection.on_down.append(lambda: self._events("server.down", url=connection.shown))
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
         await connection.subscribe(inbox, self._controlled)
         self.services = [
-            PoolService(connection, self._outbox, self._transfer, pool.options, pool.kind, self._events)
+            PoolService(
+                connection,
+                self._outbox,
+                self._transfer,
+                self._functions,
+                pool.options,
+                pool.kind,
+                self._events,
+            )
             for pool in self._pools
         ]
         ticking = asyncio.create_task(self._tick())
@@ -120,6 +132,7 @@ class WorkerAgent:
             await self.tasks.aclose()
             for service in self.services:
                 await service.aclose()
+            self._functions.aclose()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE):
                     await self._outbox.aclose()
@@ -190,6 +203,7 @@ class WorkerAgent:
             "host": self.host,
             "pid": os.getpid(),
             "pools": [service.facts() for service in self.services],
+            "functions": self._functions.facts(),
             "tasks": self.tasks.facts(),
             "rejected": dict(self._guard.rejected),
         }

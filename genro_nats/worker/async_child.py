@@ -77,6 +77,8 @@ class AsyncChild:
             self._begin(frame)
         elif (running := self._running.get(frame.id)) is not None:
             self._control(running, frame)
+        else:
+            self._cache.obey(frame)
 
     def _begin(self, frame: Frame) -> None:
         try:

@@ -13,7 +13,7 @@ from genro_nats.transport import shared
 from genro_nats.transport.pipe import Parts
 from genro_nats.transport.transfer.transfer import Transfer
 
-__all__ = ["pull_call", "reference_in", "room_for"]
+__all__ = ["new_room", "pull_call", "reference_in", "room_for"]
 
 
 def room_for(size: int, taken: int, limit: int) -> bool:
@@ -45,13 +45,18 @@ async def pull_call(transfer: Transfer, reference: Reference, announced: bytes, 
         TimeoutError: at the deadline.
         ConnectionLostError, DecodeError: it could not be pulled, or is another call.
     """
-    sink: _Room = _Shared() if shared.available() else _Plain()
+    sink = new_room()
     async with asyncio.timeout_at(None if deadline == inf else deadline):
         await transfer.pull(reference, sink)
     _compare(sink.view(), announced)
     if deadline != inf:
         sink.put(*seconds_field(deadline - asyncio.get_running_loop().time()))
     return sink.parts()
+
+
+def new_room() -> _Room:
+    """Where a payload goes that children are to be given. Raises OSError."""
+    return _Shared() if shared.available() else _Plain()
 
 
 def _compare(data: Buffer, announced: bytes) -> None:

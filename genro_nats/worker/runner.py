@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
+from genro_nats.codec.by_value import FIELD_SIZE, digest_in, opened_inline
 from genro_nats.codec.codecs import codec_of, refusal
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
@@ -57,17 +58,17 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
     if cache.strict and (refused := refusal(flags)) is not None:
         raise refused
     buffers = frame.buffers
-    blob = None
+    field = None
     if frame.flags & Flag.BY_VALUE:
         if not buffers:
             raise DecodeError("A call by value without its function.")
-        blob, buffers = bytes(buffers[0]), buffers[1:]
+        field, buffers = buffers[0], buffers[1:]
     checkpointed: Any = None
     if frame.flags & Flag.CHECKPOINT:
         if not buffers:
             raise DecodeError("A call with a checkpoint that is missing.")
         checkpointed, buffers = buffers[-1], buffers[:-1]
-    function = cache.get(frame.name, blob, _standing(frame) if frame.flags & Flag.TASK else "")
+    function = _function(frame, field, cache)
     if flags & Flag.DATA:
         codecs.learn(function)
     if checkpointed is not None:
@@ -83,6 +84,14 @@ def open_call(frame: Frame, cache: FunctionCache) -> Opened:
         return Opened(function, tuple(args), kwargs, carried[0] if carried else [], checkpointed)
     except (TypeError, ValueError) as error:
         raise DecodeError("A call's arguments are not packed as expected.") from error
+
+
+def _function(frame: Frame, field: Buffer | None, cache: FunctionCache) -> Callable[..., Any]:
+    if frame.flags & Flag.BY_DIGEST:
+        return cache.by_digest(digest_in(frame.meta), frame.name)
+    if field is None:
+        return cache.get(frame.name, None, _standing(frame) if frame.flags & Flag.TASK else "")
+    return cache.get(frame.name, opened_inline(field, frame.name.decode(errors="replace")))
 
 
 def describe(
@@ -127,10 +136,11 @@ def _standing(frame: Frame) -> str:
 
 def _facts(frame: Frame) -> dict[str, Any]:
     """What the frame's meta says. Raises DecodeError."""
-    if not frame.meta:
+    meta = frame.meta[FIELD_SIZE:] if frame.flags & Flag.BY_DIGEST else frame.meta
+    if not meta:
         return {}
     try:
-        found = json.loads(frame.meta)
+        found = json.loads(meta)
     except (ValueError, RecursionError) as error:
         raise DecodeError(f"A call's meta is no JSON: {error}") from error
     if not isinstance(found, dict):

@@ -46,10 +46,12 @@ from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
 from genro_nats.worker.balance.holder import Movable
+from genro_nats.worker.functions import FunctionShelf
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
 from genro_nats.worker.trust import Trust, error_frame, flags_in
+from genro_nats.worker.waiting import give_function, needed_function
 
 __all__ = ["PoolService"]
 
@@ -82,7 +84,7 @@ class _RemoteWork(Movable):
         # Nobody may have beaten for one that was handed on.
         self.since = -inf if head.hops else now
         self.size = size
-        self.pulling: asyncio.Task[None] | None = None  # its arguments are still on their way
+        self.pulling: asyncio.Task[None] | None = None  # its arguments or function are still on their way
 
     def received(self, kind: int, data: Buffer) -> None:
         if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
@@ -102,6 +104,7 @@ class PoolService:
         connection: Connection,
         outbox: Outbox,
         transfer: Transfer,
+        functions: FunctionShelf,
         options: PoolOptions,
         kind: str,
         events: Events,
@@ -113,6 +116,7 @@ class PoolService:
         self._outbox = outbox
         self._transfer = transfer
         self.trust = Trust(options.only_registered, events)
+        self._functions = functions
         self._size_limit = options.max_payload_size
         self._max_calls, self._max_bytes = options.max_backlog, options.max_backlog_size
         self._outlet = Outlet(connection, outbox, transfer, options)
@@ -236,9 +240,11 @@ class PoolService:
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
             self.trust.require(head.flags)
-            reference = None
+            reference = needed = None
             if head.flags & Flag.REFERRED:
                 reference = reference_in(message.data, self._size_limit)
+            elif head.flags & Flag.BY_DIGEST:
+                needed = needed_function(message.data, head)
         except CodecError as error:
             self._reject(message, error)
             return
@@ -258,18 +264,24 @@ class PoolService:
             work.came = came
         self._works[head.id] = work
         self._bytes += work.size
-        if reference is None:
-            self._run(work)
-            return
-        work.large = True
-        if not self.balance.giving.keep(work):
+        if needed is not None:
+            work.function = self._functions.get(needed.digest)
+        work.large = reference is not None
+        self._begin(work, lacking=needed is not None and work.function is None)
+
+    def _begin(self, work: _RemoteWork, lacking: bool) -> None:
+        """Run a call, or get first what it lacks; a large one may wait for who is to have its arguments."""
+        if work.large and self.balance.giving.keep(work):
+            if work.urgent:
+                self._loop.call_later(PATIENCE, self._give_up, work)
+        elif work.large or lacking:
             self.admit(work)
-        elif urgent:
-            self._loop.call_later(PATIENCE, self._give_up, work)
+        else:
+            self._run(work)
 
     def admit(self, work: _RemoteWork) -> None:
-        """A large call is to run here: get its arguments."""
-        reference = reference_in(work.announced, self._size_limit)
+        """A call is to run here: get what it lacks, its arguments or its function."""
+        reference = reference_in(work.announced, self._size_limit) if work.announced else None
         work.pulling = self._loop.create_task(self._pull(work, reference, work.announced))
 
     def _run(self, work: _RemoteWork) -> None:
@@ -282,10 +294,12 @@ class PoolService:
         if work.child is None and work.pulling is None and not work.done:
             self._turn_away(work, Flag.NO_QUEUE)
 
-    async def _pull(self, work: _RemoteWork, reference: Reference, announced: bytes) -> None:
-        """Get a call's arguments, then run it."""
+    async def _pull(self, work: _RemoteWork, reference: Reference | None, announced: bytes) -> None:
+        """Get a call's arguments and function, then run it."""
         try:
-            work.parts = await pull_call(self._transfer, reference, announced, work.deadline)
+            if reference is not None:
+                work.parts = await pull_call(self._transfer, reference, announced, work.deadline)
+            await give_function(work, self._functions, work.reply, self._size_limit)
         except (ExecutorError, OSError) as error:
             work.pulling = None
             if isinstance(error, TimeoutError):
@@ -391,6 +405,8 @@ class PoolService:
             self._cancel(frame)
         elif frame.kind == FrameKind.QUERY:
             self._report(frame)
+        elif frame.kind == FrameKind.FUNCTION or frame.kind == FrameKind.GONE:
+            self._functions.received(frame)
 
     def _cancel(self, frame: Frame) -> None:
         work = self._works.get(frame.id)

@@ -56,7 +56,8 @@ class SyncChild:
 
     def _handle(self, frame: Frame, ahead: bool) -> None:
         if frame.kind != FrameKind.CALL:
-            return  # a credit or cancel that crossed the end of its call
+            self._cache.obey(frame)  # or a credit or cancel that crossed the end of its call
+            return
         if ahead and not self._take_token():
             self._pipe.send(chunks(Frame(FrameKind.SKIPPED, frame.id)))
             return
@@ -128,6 +129,8 @@ class SyncChild:
                     self._waiting.append(got)
                 elif frame.kind == FrameKind.CANCEL and frame.id == id:
                     call.cancel()
+                else:
+                    self._cache.obey(frame)
 
 
 class _PipeGate:

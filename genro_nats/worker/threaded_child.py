@@ -51,6 +51,8 @@ class ThreadedChild:
                 self._begin(frame)
             elif frame.id in self._running:
                 self._control(frame)
+            else:
+                self._cache.obey(frame)
 
     def _begin(self, frame: Frame) -> None:
         try:

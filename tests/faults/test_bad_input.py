@@ -22,10 +22,12 @@ from genro_nats import (
     FunctionNotFoundError,
     NatsExecutor,
     PayloadTooLargeError,
+    PythonVersionError,
     RemoteError,
     RemoteTraceback,
     WorkerLostError,
 )
+from genro_nats.codec.by_value import inline_field
 from genro_nats.codec.exceptions import load_error
 from genro_nats.codec.frame import HEADER, Flag, Frame, FrameKind, decode, encode
 from tests.faults import jobs
@@ -118,9 +120,40 @@ BAD: list[tuple[str, Any, type[BaseException], str]] = [
     ("blob", lambda id: call(id, flags=Flag.BY_VALUE), DecodeError, "without its function"),
     (
         "bad blob",
-        lambda id: call(id, flags=Flag.BY_VALUE, buffers=[b"garbage"]),
+        lambda id: call(id, flags=Flag.BY_VALUE, buffers=[inline_field(b"garbage")]),
         DecodeError,
         "unpickled",
+    ),
+    (
+        "foreign blob",
+        lambda id: call(id, flags=Flag.BY_VALUE, buffers=[b"\x03\x63garbage"]),
+        PythonVersionError,
+        "Python 3.99",
+    ),
+    (
+        "empty blob",
+        lambda id: call(id, flags=Flag.BY_VALUE, buffers=[b""]),
+        PythonVersionError,
+        "by value",
+    ),
+    ("no digest", lambda id: call(id, flags=Flag.BY_DIGEST), DecodeError, "without the digest"),
+    (
+        "short digest",
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=b"short"),
+        DecodeError,
+        "without the digest",
+    ),
+    (
+        "foreign digest",
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=b"\x03\x63" + bytes(40)),
+        PythonVersionError,
+        "Python 3.99",
+    ),
+    (
+        "huge function",
+        lambda id: call(id, flags=Flag.BY_DIGEST, meta=inline_field(b"\xff" * 40)),
+        PayloadTooLargeError,
+        "max_payload_size",
     ),
     ("module", lambda id: call(id, name=b"no.such.module:f"), FunctionNotFoundError, "no.such.module"),
     ("name", lambda id: call(id, name=b"tests.faults.jobs:no"), FunctionNotFoundError, "no 'no'"),

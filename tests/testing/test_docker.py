@@ -12,7 +12,10 @@ from genro_nats.testing.docker import docker_server
 
 def test_without_testcontainers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "testcontainers.community.nats", None)
-    with pytest.raises(ConfigurationError, match=r'pip install "genro-nats\[testcontainers\]"'), docker_server():
+    with (
+        pytest.raises(ConfigurationError, match=r'pip install "genro-nats\[testcontainers\]"'),
+        docker_server(),
+    ):
         pass
 
 

@@ -21,7 +21,8 @@ from typing import Any
 
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, Head, chunks, peek
 from genro_nats.executor.children.choice import DEPTH
-from genro_nats.executor.children.work import Work
+from genro_nats.executor.children.taught import Taught
+from genro_nats.executor.children.work import CarriedFunction, Work
 from genro_nats.transport.pipe import Parts, Pipe
 
 __all__ = ["Child"]
@@ -42,8 +43,10 @@ class Child:
         on_end: Callable[[Child], None],
         *,
         single: bool,
+        function_cache: int = 1 << 28,
     ) -> None:
         self.pid = 0
+        self._taught = Taught(function_cache)
         self.slots = slots
         self.single = single
         self.inflight: dict[bytes, Work] = {}
@@ -111,6 +114,8 @@ class Child:
 
     def send(self, work: Work) -> None:
         """Put a call into its hands. What is sent ahead in one turn of the loop goes in one piece."""
+        if work.function is not None:
+            self._teach(work.function)
         work.child = self
         ahead = self.single and bool(self.inflight)
         self.inflight[work.id] = work
@@ -124,6 +129,14 @@ class Child:
         if not self._ahead:
             asyncio.get_running_loop().call_soon(self._send_ahead)
         self._ahead.append(work.parts)
+
+    def _teach(self, function: CarriedFunction) -> None:
+        """Give it a function before the call, unless it has it."""
+        if self._taught.has(function.digest):
+            return
+        in_use = {work.function.digest for work in self.inflight.values() if work.function is not None}
+        for parts in self._taught.lesson(function, in_use):
+            self._pipe.send(parts)
 
     def _send_ahead(self) -> None:
         """Tokens first: a child that finds no token skips the call."""

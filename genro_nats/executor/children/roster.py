@@ -55,6 +55,7 @@ class PoolPlan:
     hints: Sequence[str] = ()
     initializer: Callable[[], tuple[Work, asyncio.Future[Any]]] | None = None
     cancel_grace: float = 1.0
+    function_cache: int = 1 << 28
     start_timeout: float = 60.0
     on_event: Callable[..., object] = no_event
 
@@ -160,6 +161,7 @@ class Roster:
             self._listener.on_frame,
             self._on_end,
             single=plan.setup.mode == "sync",
+            function_cache=plan.function_cache,
         )
         theirs, tokens = child.open()
         hello = self._hello[child] = self._loop.create_future()

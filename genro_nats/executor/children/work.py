@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.transport.pipe import Parts
@@ -12,7 +12,18 @@ from genro_nats.transport.pipe import Parts
 if TYPE_CHECKING:
     from genro_nats.executor.children.child import Child
 
-__all__ = ["Work"]
+__all__ = ["CarriedFunction", "Work"]
+
+
+class CarriedFunction(Protocol):
+    """A function by value: the ``parts`` of a FUNCTION frame, together ``size`` bytes."""
+
+    @property
+    def digest(self) -> bytes: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def parts(self) -> Parts: ...
 
 
 class Work:
@@ -22,12 +33,14 @@ class Work:
     short calls. ``deadline``: event loop time; ``stated``: the seconds its caller gave it, None: what was left
     when it came. ``stream``: it takes a child for itself.
     ``short``: it is expected to be. ``solo``: it is never sent ahead behind another call.
+    ``function``: what a child has to be given before it.
     """
 
     __slots__ = (
         "child",
         "deadline",
         "done",
+        "function",
         "id",
         "key",
         "large",
@@ -47,6 +60,7 @@ class Work:
         self.key = key
         self.deadline = deadline
         self.stream = stream
+        self.function: CarriedFunction | None = None
         self.large = False  # it takes long to open and answer, whatever its function does
         self.short = False
         self.solo = False

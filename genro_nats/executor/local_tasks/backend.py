@@ -89,8 +89,8 @@ class LocalTasks:
         if self._pool.has_children:
             from genro_nats.executor.wire import CallEncoder, pack
 
-            encoder = CallEncoder(self._pool.options.codec, self._pool.name)
-            encoder.reference(call.function)
+            encoder = CallEncoder(self._pool.options.codec, self._pool.name, by=self._pool.options.by)
+            encoder.check_function(call)
             pack(call, encoder.codec)
         elif not here and in_child() and self._pool.runs_inline:
             raise ExecutorError(

@@ -85,6 +85,8 @@ class TaskTests(TaskBase):
         with pytest.raises(CodecError, match="by_value=True"):
             await closure.enqueue(1)
         assert await self.value(await closure.options(by_value=True).enqueue(1)) == 101
+        assert await self.value(await closure.options(by="value").enqueue(2)) == 102
+        assert await self.value(await pool(by="value")(samples.add).enqueue(1)) == 2
 
     async def test_many_at_once(self, pool: BaseExecutor) -> None:
         tasks = await pool(samples.add).enqueue_many(range(20))
