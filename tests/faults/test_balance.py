@@ -14,9 +14,17 @@ from typing import Any
 
 import pytest
 
-from genro_nats import CallTimeoutError, ExecutorOverloadError, NatsExecutor, NoWorkersError, WorkerLostError
+from genro_nats import (
+    CallTimeoutError,
+    ExecutorOverloadError,
+    NatsExecutor,
+    NoWorkersError,
+    ProcessExecutor,
+    WorkerLostError,
+)
 from genro_nats.codec.frame import Flag, Frame, FrameKind, check, decode_all, encode
 from genro_nats.executor import nats_engine, nats_silence
+from genro_nats.executor.children.choice import LOW
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.message import new_id
 from genro_nats.transport.address import Address
@@ -173,21 +181,41 @@ async def test_two_long_calls_never_share_a_worker(shared_fleet: Fleet, notes: N
         await asyncio.gather(*running)
 
 
-async def test_short_calls_sent_ahead_move_too(shared_fleet: Fleet, notes: Notes, gate: Gate) -> None:
-    """A worker does not keep sixteen calls for one child while another worker has nothing to do."""
-    first = await shared_fleet.worker(max_workers=1)
+async def test_behind_a_call_that_was_thought_to_be_short(shared_fleet: Fleet) -> None:
+    await shared_fleet.worker(max_workers=1)
     pool = shared_fleet.caller()
     for _ in range(50):
-        await pool.submit(jobs.pid)
-    own = await pool.submit(jobs.pid)
-    first.signal(signal.SIGSTOP)
+        await pool.submit(jobs.nap, 0)
+    long = asyncio.create_task(pool.submit(jobs.nap, 60))
+    short = [asyncio.create_task(pool.submit(jobs.nap, 0)) for _ in range(20)]
+    await sent(pool, 21)
     await shared_fleet.worker(max_workers=1)
-    calls = [asyncio.create_task(pool.submit(jobs.pid)) for _ in range(3000)]
-    await asyncio.sleep(0)
-    first.signal(signal.SIGCONT)
-    pids = Counter(await asyncio.wait_for(asyncio.gather(*calls), 20))
-    assert len(pids) == 2
-    assert own in pids
+    await asyncio.wait_for(asyncio.gather(*short), 10)
+    assert not long.done()
+    long.cancel()
+
+
+async def test_what_is_far_behind_in_a_child_can_be_recalled(
+    notes: Notes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with ProcessExecutor("p", max_workers=1, spares=0) as pool:
+        await pool.start()
+        inner: Any = pool._home.engine._pool  # type: ignore[union-attr]
+        monkeypatch.setattr(inner._short, "is_short", lambda key: True)
+        calls = [asyncio.create_task(pool.submit(jobs.work, notes.path, "head", 0.5))]
+        calls += [asyncio.create_task(pool.submit(jobs.work, notes.path, f"{n}")) for n in range(30)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        (child,) = inner.roster.active
+        assert inner.surplus == len(inner.queue) + len(child.inflight) - LOW
+        assert len(child.inflight) > LOW
+        inner.recall()
+        assert (len(child.inflight), len(inner.queue)) == (1, 30)
+        inner.recall()
+        assert inner.surplus == 30
+        inner.on_capacity()
+        await asyncio.wait_for(asyncio.gather(*calls), 10)
+        assert notes.most() == 1
 
 
 async def test_one_worker_alone_says_nothing(
