@@ -43,6 +43,7 @@ __all__ = [
     "decode_all",
     "encode",
     "name_of",
+    "passed_on",
     "peek",
     "seconds_field",
     "size",
@@ -55,6 +56,8 @@ MAGIC: Final = b"GN"
 VERSION: Final = 1
 HEADER: Final = struct.Struct("!2sBBHHIHHdQ16s")
 HEADER_SIZE: Final = HEADER.size
+_HOPS: Final = struct.Struct("!H")
+_HOPS_AT: Final = 14
 MAX_NAME: Final = 1024
 MAX_META: Final = 256 * 1024
 MAX_BUFFERS: Final = 4096
@@ -79,6 +82,8 @@ class FrameKind(IntEnum):
     REFUSED = 12  # the call was not started and never will be here
     SKIPPED = 13  # child to parent: this call had been taken back
     CHECKPOINT = 14  # child to parent: keep this value for the task's next attempt
+    WAITING = 17  # between workers of a pool: that many calls wait at the sender
+    TAKE = 18  # to a worker that said so: its sender has children for that many
     PULL = 20  # to a payload's owner: send it, from here to there
     GRANT = 21  # to the owner: it may be sent up to there
     CHUNK = 22  # to the puller: a piece of the payload
@@ -95,6 +100,7 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
+    NO_QUEUE = 64  # a call that is refused rather than queued; a refusal because no worker had room
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 
@@ -256,6 +262,16 @@ def with_seconds(data: bytes, seconds: float) -> bytes:
     """The same frame with another time left."""
     at, field = seconds_field(seconds)
     return data[:at] + field + data[at + 8 :]
+
+
+def passed_on(data: Buffer, seconds: float) -> bytes:
+    """The same frame after one hop more, with another time left."""
+    start = bytearray(data[:HEADER_SIZE])
+    (hops,) = _HOPS.unpack_from(start, _HOPS_AT)
+    _HOPS.pack_into(start, _HOPS_AT, hops + 1)
+    at, field = seconds_field(seconds)
+    start[at : at + 8] = field
+    return b"".join((start, memoryview(data)[HEADER_SIZE:]))
 
 
 def name_of(data: Buffer, head: Head) -> bytes:

@@ -175,6 +175,20 @@ class PoolOptions:
         rules.size(1024),
         _NATS,
     )
+    max_backlog: int = _option(
+        100_000,
+        "calls that one worker holds at most, running and waiting; it refuses more, and their callers "
+        "send them again, or fail with overload='fail'",
+        rules.whole(1, 1_000_000_000),
+        _NATS,
+    )
+    max_backlog_size: int = _option(
+        1024**3,
+        "bytes that the calls and unread results of one worker take at most; beyond, it refuses calls as "
+        "with max_backlog, but takes one of any size alone",
+        rules.size(1024),
+        _NATS,
+    )
     disconnect_timeout: float = _option(
         30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
     )

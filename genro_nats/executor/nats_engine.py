@@ -50,6 +50,7 @@ __all__ = ["NatsEngine"]
 
 _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
+_GAP: Final = 5.0  # seconds in which a fleet that refused a call may have nobody: it is being replaced
 _LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
 
@@ -159,7 +160,7 @@ class NatsEngine:
         return ItemBuffer(lambda items: self._begin_stream(call, items))
 
     def _begin(self, call: Call, items: ItemBuffer | None) -> Pending:
-        flags = Flag.STREAM if items is not None else 0
+        flags = (Flag.STREAM if items is not None else 0) | (Flag.NO_QUEUE if self._fail_fast else 0)
         timeout = call.timeout
         name, parts = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         pending = Pending(call, parts, self._loop.time(), items)
@@ -308,7 +309,7 @@ class NatsEngine:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))
         if pending is None or pending.outcome.done():
             return
-        if self._silence.just_returned:
+        if self._silence.just_returned or self._between_workers(pending):
             self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
         pending.fail(
@@ -320,6 +321,13 @@ class NatsEngine:
                 retry_after=2.0,
             )
         )
+
+    def _between_workers(self, pending: Pending) -> bool:
+        """Was it refused by a worker that left a moment ago? The one in its place may still be on its way."""
+        now = self._loop.time()
+        if pending.missed is None:
+            pending.missed = now
+        return pending.retries > 0 and now - pending.missed < _GAP
 
     def _denied(self, error: BaseException) -> None:
         """The server forbids what every call needs: no call without a worker so far will find one."""
@@ -345,12 +353,12 @@ class NatsEngine:
     def _url(self) -> str:
         return "embedded" if self._options.url == (EMBEDDED,) else self._connection.shown.replace(", ", ",")
 
-    def _refused(self, pending: Pending) -> None:
-        """A full or leaving worker did not start the call."""
-        if self._fail_fast:
+    def _refused(self, pending: Pending, full: bool) -> None:
+        """No worker started the call; ``full``: none had room for it. Else one was leaving, or had too many."""
+        if full and self._fail_fast:
             pending.fail(
                 ExecutorOverloadError(
-                    f"Executor '{self._name}': the workers of {self._subject!r} are full.",
+                    f"Executor '{self._name}': no worker of {self._subject!r} has a free child.",
                     executor=self._name,
                     retry_after=1.0,
                 )
@@ -358,6 +366,7 @@ class NatsEngine:
             return
         delay = backoff(pending.retries, *_RETRY) * random.uniform(0.5, 1.5)
         pending.retries += 1
+        pending.missed = None
         pending.worker = ""
         self._background(self._again(pending, delay))
 

@@ -24,6 +24,7 @@ class Pending:
         "heard",
         "items",
         "losses",
+        "missed",
         "outcome",
         "parts",
         "pulling",
@@ -43,6 +44,7 @@ class Pending:
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.retries = 0
         self.losses = 0  # workers lost before they had its arguments
+        self.missed: float | None = None  # when it was first told that nobody serves
         self.timer: asyncio.TimerHandle | None = None
         self.worker = ""  # its inbox, once it has shown itself
         self.pulling: asyncio.Task[None] | None = None  # a reply or item is on its way

@@ -35,7 +35,7 @@ _OUTCOMES: Final = (FrameKind.REPLY, FrameKind.ERROR)
 
 
 class Replies:
-    """``on_refused(pending)``: a worker did not start it. ``on_broken(pending, error)``: it can't go on."""
+    """``on_refused(pending, full)``: no worker started it. ``on_broken(pending, error)``: it can't go on."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class Replies:
         acks: Acks,
         transfer: Transfer,
         limit: int,
-        on_refused: Callable[[Pending], None],
+        on_refused: Callable[[Pending, bool], None],
         on_broken: Callable[[Pending, Exception], None],
     ) -> None:
         self._name = name
@@ -77,7 +77,7 @@ class Replies:
         pending.heard = self._loop.time()
         pending.worker = worker
         if frame.kind == FrameKind.REFUSED:
-            self._on_refused(pending)
+            self._on_refused(pending, bool(frame.flags & Flag.NO_QUEUE))
         elif pending.pulling is None:
             self._deliver(pending, frame)
         elif frame.kind not in _OUTCOMES or pending.items is not None:

@@ -5,6 +5,9 @@ pool's subject::
 
     P.call.S              calls; workers share them in the queue group "workers"
     P.control.S           to all workers of a pool: cancels, questions
+    P.peers.S             between the workers of a pool: where calls wait
+    P.peers.S.B           to one of them, B being its place in this pool: offers,
+                          questions, calls handed on
     P.worker.W            to one worker: cancels, credits, acknowledgements
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
@@ -60,11 +63,12 @@ class PoolSubjects(NamedTuple):
 
     call: str
     control: str
+    peers: str
 
 
 def pool_subjects(prefix: str, subject: str) -> PoolSubjects:
     """The subjects of one pool."""
-    return PoolSubjects(f"{prefix}.call.{subject}", f"{prefix}.control.{subject}")
+    return PoolSubjects(*(f"{prefix}.{room}.{subject}" for room in ("call", "control", "peers")))
 
 
 def caller_inbox(prefix: str, caller: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from math import inf
-from typing import Final
 
 from genro_nats.codec.frame import Buffer, Flag, Head, check, decode, name_of, seconds_field
 from genro_nats.codec.reference import Reference, referred
@@ -16,12 +15,10 @@ from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["pull_call", "reference_in", "room_for"]
 
-_MAX_BYTES: Final = 1 << 30  # that a pool's calls and unacknowledged results take together
 
-
-def room_for(size: int, taken: int) -> bool:
+def room_for(size: int, taken: int, limit: int) -> bool:
     """May a call of ``size`` bytes be taken beside ``taken`` bytes? One alone always may."""
-    return taken == 0 or taken + size <= _MAX_BYTES
+    return taken == 0 or taken + size <= limit
 
 
 def reference_in(data: Buffer, limit: int) -> Reference:

@@ -40,12 +40,14 @@ from genro_nats.errors import (
 )
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
-from genro_nats.executor.children.work import Work
 from genro_nats.executor.process_engine import pool_plan
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.balance.balance import Balance
+from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
+from genro_nats.worker.balance.holder import Movable
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
@@ -55,15 +57,14 @@ __all__ = ["PoolService"]
 log: Final = logging.getLogger("genro_nats.worker")
 
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
-_MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
 _MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
 
 
-class _RemoteWork(Work):
+class _RemoteWork(Movable):
     """A call that came over NATS."""
 
-    __slots__ = ("caller", "pulling", "reply", "service", "since", "size")
+    __slots__ = ("caller", "pulling", "service", "since", "size")
 
     def __init__(self, service: PoolService, message: Message, head: Head, now: float, size: int) -> None:
         deadline = now + head.seconds if head.seconds != inf else inf
@@ -74,7 +75,12 @@ class _RemoteWork(Work):
         self.service = service
         self.reply = message.reply
         self.caller = message.reply.rpartition(".")[0]
-        self.since = now
+        self.came = now
+        self.hops = head.hops
+        self.urgent = bool(head.flags & Flag.NO_QUEUE)
+        self.announced = message.data if head.flags & Flag.REFERRED else b""
+        # Nobody may have beaten for one that was handed on.
+        self.since = -inf if head.hops else now
         self.size = size
         self.pulling: asyncio.Task[None] | None = None  # its arguments are still on their way
 
@@ -101,11 +107,13 @@ class PoolService:
         events: Events,
     ) -> None:
         assert options.subject is not None
+        self._loop = asyncio.get_running_loop()  # it is ticked while other pools are still being started
         self.subject = options.subject
         self._connection = connection
         self._outbox = outbox
         self._transfer = transfer
         self._size_limit = options.max_payload_size
+        self._max_calls, self._max_bytes = options.max_backlog, options.max_backlog_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
         self._subjects = pool_subjects(options.prefix, options.subject)
@@ -121,6 +129,7 @@ class PoolService:
         self._bytes = 0
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
+        self.balance = Balance(connection, self._subjects.peers, self)
         self._idle = asyncio.Event()
         self.on_freed: Callable[[], object] = _nothing
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
@@ -129,16 +138,19 @@ class PoolService:
 
     async def start(self) -> None:
         """Start the children, then take calls. Raises what keeps a child from starting."""
-        self._loop = asyncio.get_running_loop()
         await self.children.start()
         self._connection.on_down.append(self._break_streams)
         await self._connection.subscribe(self._subjects.control, self.control)
-        self._calls = await self._connection.subscribe(self._subjects.call, self._called, QUEUE_GROUP)
+        await self.balance.start()
+        self._calls = await self._connection.subscribe(self._subjects.call, self.called, QUEUE_GROUP)
 
     async def drain(self, timeout: float) -> int:
         """Stop taking calls and finish those in hand; how many were left at the timeout (seconds)."""
         # Cancels and questions are still heard: only the calls are left to others.
         await self._connection.unsubscribe(self._calls)
+        await self.balance.leave()
+        if len(self.balance.peers):
+            self._bounce(queued=True)
         try:
             async with asyncio.timeout(timeout):
                 while self._works:
@@ -148,16 +160,29 @@ class PoolService:
             self._bounce()
         return len(self._works)
 
-    def _bounce(self) -> None:
-        """Tell the callers of calls that have not started that another worker should take them."""
-        pulling = [work for work in self._works.values() if work.pulling is not None]
-        for work in [*self.children.take_unstarted(), *pulling]:
-            work.done = True
-            if not isinstance(work, _RemoteWork):
+    def _bounce(self, *, queued: bool = False) -> None:
+        """Tell the callers of calls that have not started that another worker should take them.
+
+        ``queued``: only of those that no child has been sent; tasks stay.
+        """
+        for waiting in [work for work in self._works.values() if work.child is None]:
+            self._turn_away(waiting)
+        for work in () if queued else self.children.take_unstarted():
+            if isinstance(work, _RemoteWork):
+                self._turn_away(work)
+            else:
+                work.done = True
                 work.failed(GivenBackError("The worker leaves.", began=False))
-                continue
-            self._refuse(work.reply, work.id)
-            self._forget(work)
+
+    def _turn_away(self, work: _RemoteWork, flags: int = 0) -> None:
+        """A call that no child has begun is not run here."""
+        self.children.part_with(work)
+        self.refuse(work.reply, work.id, flags)
+        self._forget(work)
+
+    def handed_on(self, work: _RemoteWork) -> None:
+        """Another worker has it now."""
+        self._forget(work)
 
     def _break_streams(self) -> None:
         """Items may be lost with the connection, and a stream with a gap must not go on."""
@@ -178,6 +203,7 @@ class PoolService:
 
     async def aclose(self) -> None:
         """End the children; what had not started moves on, who still waits for the rest is told."""
+        self.balance.aclose()
         self._bounce()
         await self.children.aclose(
             WorkerLostError(f"The worker of {self.subject!r} was shut down while it ran the call.")
@@ -186,11 +212,12 @@ class PoolService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
-        return {"subject": self.subject, **self.counts, **self.children.facts()}
+        return {"subject": self.subject, **self.counts, **self.balance.facts(), **self.children.facts()}
 
     # -- calls --------------------------------------------------------------
 
-    def _called(self, message: Message) -> None:
+    def called(self, message: Message, came: float | None = None) -> None:
+        """A call from its caller; or from another worker, to which it ``came`` at that event loop time."""
         try:
             head = check(message.data)
             if head.kind != FrameKind.CALL:
@@ -209,17 +236,41 @@ class PoolService:
             return
         self.counts["calls"] += 1
         size = reference.size if reference is not None else len(message.data)
-        if len(self._works) >= _MAX_CALLS or not room_for(size, self._bytes + self._transfer.owner.size):
-            self._refuse(message.reply, head.id)
+        urgent = bool(head.flags & Flag.NO_QUEUE)
+        taken = self._bytes + self._transfer.owner.size
+        fits = room_for(size, taken, self._max_bytes)
+        what = fate(held=len(self._works), limit=self._max_calls, fits=fits, may_queue=not urgent)
+        if what is Fate.REFUSE:
+            self.refuse(message.reply, head.id, head.flags & Flag.NO_QUEUE)
             return
         work = _RemoteWork(self, message, head, self._loop.time(), size)
+        if came is not None:
+            work.came = came
         self._works[head.id] = work
         self._bytes += work.size
-        if reference is not None:
-            work.large = True
-            work.pulling = self._loop.create_task(self._pull(work, reference, message.data))
-        else:
-            self.children.run(work)
+        if reference is None:
+            self._run(work)
+            return
+        work.large = True
+        if not self.balance.giving.keep(work):
+            self.admit(work)
+        elif urgent:
+            self._loop.call_later(PATIENCE, self._give_up, work)
+
+    def admit(self, work: _RemoteWork) -> None:
+        """A large call is to run here: get its arguments."""
+        reference = reference_in(work.announced, self._size_limit)
+        work.pulling = self._loop.create_task(self._pull(work, reference, work.announced))
+
+    def _run(self, work: _RemoteWork) -> None:
+        self.children.run(work, first=work.hops > 0)
+        if work.urgent and work.child is None and not work.done:
+            self._loop.call_later(PATIENCE, self._give_up, work)
+
+    def _give_up(self, work: _RemoteWork) -> None:
+        """No child was free in time for a call that must not queue."""
+        if work.child is None and work.pulling is None and not work.done:
+            self._turn_away(work, Flag.NO_QUEUE)
 
     async def _pull(self, work: _RemoteWork, reference: Reference, announced: bytes) -> None:
         """Get a call's arguments, then run it."""
@@ -228,13 +279,13 @@ class PoolService:
         except (ExecutorError, OSError) as error:
             work.pulling = None
             if isinstance(error, TimeoutError):
-                self.children.run(work)  # it says that the deadline has passed
+                self._run(work)  # it says that the deadline has passed
             else:
                 named = error if isinstance(error, ExecutorError) else ExecutorError(f"No memory: {error}")
                 self.children.cancel(work, named)
             return
         work.pulling = None
-        self.children.run(work)
+        self._run(work)
 
     def _reject(self, message: Message, error: CodecError) -> None:
         """Answer what is no call; the id in its reply subject tells the caller which."""
@@ -249,9 +300,10 @@ class PoolService:
         frame = _error_frame(id if len(id) == 16 else bytes(16), error)
         self._outbox.post(message.reply, message.reply, frame)
 
-    def _refuse(self, reply: str, id: bytes) -> None:
+    def refuse(self, reply: str, id: bytes, flags: int = 0) -> None:
+        """Tell a caller that its call is not run here."""
         self.counts["refused"] += 1
-        self._outbox.post(reply, reply, encode(Frame(FrameKind.REFUSED, id)))
+        self._outbox.post(reply, reply, encode(Frame(FrameKind.REFUSED, id, flags=flags)))
 
     def post(self, work: _RemoteWork, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""
@@ -285,6 +337,7 @@ class PoolService:
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
+            self.balance.giving.drop(work)
             self.on_freed()
         if work.pulling is not None:
             work.pulling.cancel()
@@ -298,12 +351,13 @@ class PoolService:
         """Cancels, credits, acknowledgements and questions; for unknown calls they mean nothing."""
         try:
             for frame in decode_all(message.data):
-                self._obey(frame)
+                self.obey(frame)
         except DecodeError as error:
             self.counts["rejected"] += 1
             self._events("control.rejected", subject=message.subject, error=str(error))
 
-    def _obey(self, frame: Frame) -> None:
+    def obey(self, frame: Frame) -> None:
+        """Do what a caller asks. Raises DecodeError."""
         if frame.kind == FrameKind.ACK:
             for id in split_ids(frame.body):
                 self._outlet.retention.drop(id)
@@ -312,18 +366,21 @@ class PoolService:
                 raise DecodeError(f"A credit of {frame.seconds} items.", id=frame.id)
             if (work := self._works.get(frame.id)) is not None:
                 self.children.control(work, frame)
+            else:
+                self.balance.giving.follow(frame)
         elif frame.kind == FrameKind.CANCEL:
-            self._cancel(frame.id)
+            self._cancel(frame)
         elif frame.kind == FrameKind.QUERY:
             self._report(frame)
 
-    def _cancel(self, id: bytes) -> None:
-        work = self._works.get(id)
+    def _cancel(self, frame: Frame) -> None:
+        work = self._works.get(frame.id)
         if work is not None:
             self.children.cancel(work, ExecutorError("The call was cancelled by its caller."))
             return
-        # It may have overtaken its call.
-        self._cancelled[id] = None
+        # Its call may have been handed on, or it has overtaken it.
+        self.balance.giving.follow(frame)
+        self._cancelled[frame.id] = None
         if len(self._cancelled) > _CANCELLED:
             self._cancelled.popitem(last=False)
 
@@ -342,6 +399,7 @@ class PoolService:
         now = self._loop.time()
         self._beat([work for work in self._works.values() if now - work.since >= BEAT])
         self._outlet.sweep()
+        self.balance.tick()
 
     def _beat(self, works: list[_RemoteWork]) -> None:
         by_caller: dict[str, list[_RemoteWork]] = {}

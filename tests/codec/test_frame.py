@@ -18,6 +18,7 @@ from genro_nats.codec.frame import (
     decode_all,
     encode,
     name_of,
+    passed_on,
     peek,
     with_seconds,
 )
@@ -148,4 +149,15 @@ def test_another_time_left(frame: Frame, seconds: float) -> None:
     again, _ = decode(with_seconds(encode(frame), seconds))
     assert again.seconds == seconds
     again.seconds = frame.seconds
+    assert facts(again) == facts(frame)
+
+
+@given(frames, st.floats(0, 1e6), st.integers(0, 2))
+def test_a_call_that_is_passed_on_has_one_hop_more(frame: Frame, seconds: float, hops: int) -> None:
+    frame.hops = hops
+    data = encode(frame)
+    again, end = decode(passed_on(data, seconds))
+    assert end == len(data)
+    assert (again.hops, again.seconds) == (hops + 1, seconds)
+    frame.hops, frame.seconds = again.hops, again.seconds
     assert facts(again) == facts(frame)

@@ -53,6 +53,12 @@ def wait_for(path: str, limit: float = 10.0) -> None:
         time.sleep(0.002)
 
 
+def hold(path: str, release: str) -> None:
+    """Note who it is, and run until a file exists."""
+    note(path, f"held by {os.getpid()} {time.monotonic()}")
+    wait_for(release, 60)
+
+
 def cooperate(path: str) -> str:
     """Run until cancelled."""
     note(path, "began")

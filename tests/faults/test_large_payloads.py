@@ -18,6 +18,7 @@ from genro_nats import CallTimeoutError, NatsExecutor, WorkerLostError
 from genro_nats.bench.processes import family
 from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode, encode, size
 from genro_nats.codec.reference import Reference, refer
+from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.message import Call, new_id
 from genro_nats.server import EmbeddedServer
@@ -37,6 +38,11 @@ def transfer_of(pool: NatsExecutor) -> Transfer:
     """The caller's side of transfers."""
     found: Transfer = pool._home.engine._transfer  # type: ignore[union-attr]
     return found
+
+
+def pending_of(pool: NatsExecutor) -> list[Pending]:
+    """Its calls without an answer."""
+    return list(pool._home.engine._pending.values())  # type: ignore[union-attr]
 
 
 def kept(pool: NatsExecutor) -> int:
@@ -228,10 +234,11 @@ async def test_a_draining_worker_hands_on_what_it_pulls(shared_fleet: Fleet, not
     held = Held(transfer_of(pool), 4)
     call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
     await until(lambda: held.left < 0)
-    second = asyncio.create_task(shared_fleet.worker(max_workers=1))
+    # Nobody is there when it comes back: the next worker is still on its way.
     first.signal(signal.SIGTERM)
     await first.ended()
-    await second
+    await until(lambda: pending_of(pool)[0].missed is not None)
+    await shared_fleet.worker(max_workers=1)
     held.open.set()
     held.left = 10**6
     assert await asyncio.wait_for(call, 10) == LARGE

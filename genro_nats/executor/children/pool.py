@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ class ChildPool:
     def __init__(self, plan: PoolPlan) -> None:
         self.plan = plan
         self.queue: OrderedDict[Work, None] = OrderedDict()  # callers leave it from anywhere in the line
+        self.on_wait: Callable[[], object] | None = None  # a call waits, or is far behind others in a child
+        self.on_room: Callable[[], object] | None = None  # there may be a free child
         self._short = ShortCalls()
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
@@ -81,8 +83,8 @@ class ChildPool:
 
     # -- calls --------------------------------------------------------------
 
-    def run(self, work: Work) -> None:
-        """Give a call to a child now, or when one is free."""
+    def run(self, work: Work, *, first: bool = False) -> None:
+        """Give a call to a child now, or when one is free; ``first``: before those that wait."""
         if self._closed:
             work.failed(
                 ExecutorClosedError(f"The executor '{self.plan.name}' is closed.", executor=self.plan.name)
@@ -95,11 +97,15 @@ class ChildPool:
                 return
             work.timer = self._loop.call_at(work.deadline, self._expired, work, seconds)
         work.short = not work.stream and not work.large and self.is_short(work.key)
-        child = choose(self.roster.active, work.may_wait) if not self.queue else None
+        child = choose(self.roster.active, work.may_wait) if first or not self.queue else None
         if child is None:
             self.queue[work] = None
+            if first:
+                self.queue.move_to_end(work, last=False)
         else:
             self._send(child, work)
+        if self.on_wait is not None and (child is None or len(child.inflight) > LOW):
+            self.on_wait()
 
     def cancel(self, work: Work, error: ExecutorError) -> None:
         """End a call now: its caller gets ``error`` at once, the child is freed as its kind allows."""
@@ -141,6 +147,11 @@ class ChildPool:
         return all(self._short.is_brief(work.key) for child in active for work in child.inflight.values())
 
     @property
+    def all_short(self) -> bool:
+        """Is everything that the children have in hand expected to be short?"""
+        return all(child.all_short for child in self.roster.active)
+
+    @property
     def slots(self) -> int:
         """Calls that can run at the same time."""
         return sum(child.slots for child in self.roster.active)
@@ -149,6 +160,23 @@ class ChildPool:
         """How many more calls could begin at once; with ``ahead``, how many more it is worth to have here."""
         slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.leaving)
         return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
+
+    @property
+    def surplus(self) -> int:
+        """Calls that others could begin sooner: those queued, and those far behind others in a child."""
+        behind = sum(max(0, len(child.inflight) - LOW) for child in self.roster.active if child.single)
+        return len(self.queue) + behind
+
+    def recall(self) -> None:
+        """Queue what is far behind others in a child, for somebody who has a free one; see ``on_capacity``."""
+        child = max(self.roster.active, key=lambda child: len(child.inflight), default=None)
+        if child is not None and len(child.inflight) > LOW:
+            self.on_unstarted(child.take_back())
+
+    def part_with(self, work: Work) -> None:
+        """A queued call is somebody else's now."""
+        self.queue.pop(work, None)
+        self._settle(work)
 
     def control(self, work: Work, frame: Frame) -> None:
         """Send a frame to the child that runs this call, if one does."""
@@ -192,6 +220,8 @@ class ChildPool:
             if child is None:
                 return
             self._send(child, self.queue.popitem(last=False)[0])
+        if self.on_room is not None:
+            self.on_room()
 
     def _watch_stalls(self) -> None:
         self._stall_timer = self._loop.call_later(STALL, self._look_for_stalls)
@@ -214,6 +244,8 @@ class ChildPool:
                 work.short = False
                 self.queue[work] = None
                 self.queue.move_to_end(work, last=False)
+        if self.queue and self.on_wait is not None:
+            self.on_wait()
 
     def take_unstarted(self) -> list[Work]:
         """Every call that has not started, sent ahead or queued, in order; they are nobody's now.
@@ -241,6 +273,8 @@ class ChildPool:
                 self._answered(work, head, data)
                 self._next(child, head.flags)
                 self._drained.set()
+                if self.on_room is not None:
+                    self.on_room()
         elif kind == FrameKind.SKIPPED:
             self._refill(child)
         elif kind == FrameKind.HELLO:
