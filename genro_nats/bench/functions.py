@@ -12,6 +12,7 @@ __all__ = [
     "echo_large",
     "gated",
     "long_sleep",
+    "medium_sleep",
     "no_op",
     "short_sleep",
     "started_at",
@@ -68,4 +69,9 @@ def long_sleep(seconds: float) -> Interval:
 
 def short_sleep(seconds: float) -> Interval:
     """``timed_sleep`` under another name, so that a pool can tell short calls from long ones."""
+    return timed_sleep(seconds)
+
+
+def medium_sleep(seconds: float) -> Interval:
+    """``timed_sleep`` under a third name."""
     return timed_sleep(seconds)

@@ -1,0 +1,12 @@
+"""How a fleet of workers shares its calls: ``python benchmarks/fleet.py --help``."""
+
+from __future__ import annotations
+
+import argparse
+
+from genro_nats.bench.fleet_run import add_fleet_arguments, run_fleet
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_fleet_arguments(parser)
+    raise SystemExit(run_fleet(parser.parse_args()))
