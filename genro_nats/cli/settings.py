@@ -85,6 +85,13 @@ POOL: Final = (
         "SIZE",
         parse=_BYTES,
     ),
+    Setting(
+        "memory_limit",
+        "memory a child may hold, such as 1GB: at 80 %% of it no new calls, at 95 %% its end",
+        "memory_limit",
+        "SIZE",
+        parse=_BYTES,
+    ),
     Setting("spares", "warm children kept ready as replacements; default 1", "spares", "N", parse=int),
     Setting(
         "cancel_grace",
