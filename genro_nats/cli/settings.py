@@ -135,6 +135,11 @@ WORKER: Final = (
         "drain_timeout", "how long calls in hand get to finish; default 30s", metavar="TIME", parse=_SECONDS
     ),
     Setting("path", "directory to import from, before all others", metavar="DIR", many=True),
+    Setting(
+        "code_version",
+        "version of your code that `genro-nats workers` shows; default: GENRO_NATS_CODE_VERSION, then the commit here",
+        metavar="VERSION",
+    ),
     Setting("log_level", f"{', '.join(LEVELS)}; default info", metavar="LEVEL", choices=LEVELS),
     Setting("log_json", "log JSON, one object per line", switch=True),
 )

@@ -34,6 +34,7 @@ class WorkerPlan:
     path: tuple[str, ...]
     log_level: str
     log_json: bool
+    code_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ def worker_plan(arguments: argparse.Namespace, environ: Mapping[str, str] | None
         path=tuple([path] if isinstance(path, str) else path),
         log_level=level,
         log_json=worker.get("log_json", False),
+        code_version=worker.get("code_version", ""),
     )
 
 

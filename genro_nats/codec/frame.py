@@ -84,6 +84,7 @@ class FrameKind(IntEnum):
     CHUNK = 22  # to the puller: a piece of the payload
     GONE = 23  # to the puller: there is no such payload
     DONE = 24  # to the owner: the payload has arrived, or nobody wants it
+    LEAVE = 25  # to a worker: finish what you have, and leave
 
 
 class Flag:

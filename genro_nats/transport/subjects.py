@@ -6,6 +6,9 @@ pool's subject::
     P.call.S              calls; workers share them in the queue group "workers"
     P.control.S           to all workers of a pool: cancels, questions
     P.worker.W            to one worker: cancels, credits, acknowledgements
+    P.worker.W.drain      to one worker: finish what you have, and leave
+    P.presence.W          a worker's heartbeat
+    P.presence.ask        to all workers: show yourselves
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
@@ -42,11 +45,14 @@ __all__ = [
     "api_inbox",
     "bulk_inbox",
     "caller_inbox",
+    "drain_inbox",
     "from_token",
     "is_later",
     "is_made_up",
     "is_schedule",
     "pool_subjects",
+    "presence_ask",
+    "presence_of",
     "pull_inbox",
     "token",
     "worker_inbox",
@@ -75,6 +81,21 @@ def caller_inbox(prefix: str, caller: str) -> str:
 def worker_inbox(prefix: str, worker: str) -> str:
     """Where one worker hears."""
     return f"{prefix}.worker.{worker}"
+
+
+def drain_inbox(prefix: str, worker: str) -> str:
+    """Where one worker is told to leave: beside its inbox, because callers may write to that."""
+    return f"{prefix}.worker.{worker}.drain"
+
+
+def presence_of(prefix: str, worker: str) -> str:
+    """Where a worker's heartbeat is; ``*`` for that of all."""
+    return f"{prefix}.presence.{worker}"
+
+
+def presence_ask(prefix: str) -> str:
+    """Where all workers are asked to show themselves; each answers to the reply subject."""
+    return f"{prefix}.presence.ask"
 
 
 def bulk_inbox(prefix: str, peer: str) -> str:

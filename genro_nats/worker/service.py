@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, isnan
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ __all__ = ["PoolService"]
 log: Final = logging.getLogger("genro_nats.worker")
 
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
+_START_RETRIES: Final = 3
 _MAX_CALLS: Final = 100_000  # accepted and unanswered, per pool and worker
 _MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
@@ -116,13 +118,15 @@ class PoolService:
             address=f"{options.prefix}.{options.subject}",
             on_event=events,
         )
-        self.children = ChildPool(plan)
+        self.kind = kind
+        self.children = ChildPool(replace(plan, start_retries=_START_RETRIES))
         self._works: dict[bytes, _RemoteWork] = {}
         self._bytes = 0
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
         self._idle = asyncio.Event()
         self.on_freed: Callable[[], object] = _nothing
+        self.starved: Exception | None = None  # why there are no children any more
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
     # -- life ---------------------------------------------------------------
@@ -139,6 +143,8 @@ class PoolService:
         """Stop taking calls and finish those in hand; how many were left at the timeout (seconds)."""
         # Cancels and questions are still heard: only the calls are left to others.
         await self._connection.unsubscribe(self._calls)
+        if self.starved is not None:
+            self._bounce()
         try:
             async with asyncio.timeout(timeout):
                 while self._works:
@@ -147,6 +153,11 @@ class PoolService:
         except TimeoutError:
             self._bounce()
         return len(self._works)
+
+    def give_up(self, error: Exception) -> None:
+        """There are no children any more, and none can be started: others should take what waits."""
+        self.starved = error
+        self._bounce()
 
     def _bounce(self) -> None:
         """Tell the callers of calls that have not started that another worker should take them."""
@@ -186,7 +197,15 @@ class PoolService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
-        return {"subject": self.subject, **self.counts, **self.children.facts()}
+        children = self.children
+        return {
+            "subject": self.subject,
+            "kind": self.kind,
+            "slots": children.slots,
+            **self.counts,
+            "seconds": round(children.seconds, 6),
+            **children.facts(),
+        }
 
     # -- calls --------------------------------------------------------------
 

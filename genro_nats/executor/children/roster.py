@@ -176,9 +176,7 @@ class Roster:
         hello = self._hello[child] = self._loop.create_future()
         try:
             async with asyncio.timeout(plan.start_timeout):
-                child.pid = await spawner.spawn(
-                    plan.setup, theirs, tokens, lambda s: self._on_exit(child, s)
-                )
+                child.pid = await spawner.spawn(plan.setup, theirs, tokens, lambda s: self._on_exit(child, s))
                 theirs.close()
                 await hello
                 await self._initialize(child)
