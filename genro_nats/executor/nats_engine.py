@@ -95,6 +95,7 @@ class NatsEngine:
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
+        self._connection.streaming.append(lambda: any(p.items is not None for p in self._pending.values()))
         self._connection.on_error.append(self._denied)
         await self._connection.subscribe(self._inbox + "*", self._received)
         await self._connection.flush()

@@ -30,6 +30,7 @@ from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address, Target
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.headers import Headers
+from genro_nats.transport.lame_duck import watch_lame_duck
 from genro_nats.transport.transfer.cutter import Taker
 from genro_nats.transport.transfer.raw import cut, send, take_whole, write_pending
 
@@ -178,7 +179,9 @@ class Connection:
     """Publish and subscribe, in one event loop, as long as it is open.
 
     ``on_up`` and ``on_down`` hold callbacks for each time the server comes and
-    goes; the first connection does not count as coming.
+    goes; the first connection does not count as coming. ``on_lame_duck``: callbacks for
+    when the server says that it will leave, see ``lame_duck.py``; ``streaming``: whom to
+    ask then whether streams are open, which would break.
     """
 
     def __init__(self, address: Address, name: str, connect_timeout: float = 5.0) -> None:
@@ -199,6 +202,9 @@ class Connection:
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
         self.on_error: list[Callable[[BaseException], object]] = []
+        self.on_lame_duck: list[Callable[[], object]] = []
+        self.streaming: list[Callable[[], bool]] = []
+        self.moving: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -254,15 +260,10 @@ class Connection:
 
     async def _connect(self, target: Target) -> None:
         """One attempt: connect, subscribe to all, and be up."""
-        client = _Client()
-        client.direct = {}
-        client.ended = lambda: self._on_closed(client)
+        client = self._new_client()
         self._last_error = None
-        servers = target.servers + [s for s in self._known if s not in target.servers]
-        random.shuffle(servers)
-
         try:
-            await self._open(client, servers, target.credentials)
+            await self._dial(client, target)
             # Again for those that were added meanwhile: nobody else attaches them while there is no client.
             while new := [s for s in self._subscriptions if s.client is not client]:
                 for subscription in new:
@@ -273,7 +274,24 @@ class Connection:
         except BaseException:
             await self._close_client(client, _DROP_TIMEOUT)
             raise
+        self._take(client)
+
+    def _new_client(self) -> _Client:
+        client = _Client()
+        client.direct = {}
+        client.ended = lambda: self._on_closed(client)
+        return client
+
+    async def _dial(self, client: Client, target: Target) -> None:
+        """Connect to any of the servers that are stated or known."""
+        servers = target.servers + [s for s in self._known if s not in target.servers]
+        random.shuffle(servers)
+        await self._open(client, servers, target.credentials)
+
+    def _take(self, client: Client) -> None:
+        """From now on this is the client."""
         self._client = client
+        watch_lame_duck(self, client)
         self._known = (
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
@@ -503,8 +521,9 @@ class Connection:
     async def aclose(self) -> None:
         """Leave the server. Can be repeated."""
         self._closing = True
-        if self._returning is not None:
-            self._returning.cancel()
+        for task in (self._returning, self.moving):
+            if task is not None:
+                task.cancel()
         client, self._client = self._client, None
         self.up.clear()
         if client is not None:

@@ -108,6 +108,8 @@ class WorkerAgent:
         self._transfer = Transfer(self._options, f"genro-nats worker {self.id}, payloads")
         connection.on_down.append(lambda: self._events("server.down", url=connection.shown))
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
+        connection.on_lame_duck.append(lambda: self._events("server.leaving", url=connection.shown))
+        connection.streaming.append(lambda: any(service.streaming for service in self.services))
         await connection.subscribe(inbox, self._controlled)
         await connection.subscribe(drain_inbox(self._options.prefix, self.id), self._told_to_leave)
         self.services += [

@@ -170,6 +170,11 @@ class PoolService:
             self._refuse(work.reply, work.id)
             self._forget(work)
 
+    @property
+    def streaming(self) -> bool:
+        """Is a stream open?"""
+        return any(work.stream for work in self._works.values())
+
     def _break_streams(self) -> None:
         """Items may be lost with the connection, and a stream with a gap must not go on."""
         for work in list(self._works.values()):
