@@ -18,7 +18,7 @@ Observer = Callable[[str, dict[str, Any]], object]
 log: Final = logging.getLogger("genro_nats.events")
 
 _WARNINGS: Final = frozenset(
-    {"lost", "failed", "stuck", "rejected", "unsigned", "refused", "down", "kept", "overfull"}
+    {"lost", "failed", "stuck", "rejected", "unsigned", "refused", "down", "kept", "overfull", "apart"}
 )
 
 

@@ -99,6 +99,9 @@ class Flag:
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 
+KNOWN_FLAGS: Final = sum(bit for name, bit in vars(Flag).items() if name.isupper())
+
+
 class Frame:
     """One frame, decoded. ``body`` and ``buffers`` may be views into received bytes."""
 

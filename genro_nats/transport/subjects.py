@@ -50,6 +50,7 @@ __all__ = [
     "is_later",
     "is_made_up",
     "is_schedule",
+    "pool_of_stream",
     "pool_subjects",
     "presence_ask",
     "presence_of",
@@ -153,6 +154,14 @@ def from_token(found: str) -> str:
         return bytes.fromhex(match[0].replace("=", "")).decode(errors="replace")
 
     return _ESCAPED.sub(plain, found.replace("_", "."))
+
+
+def pool_of_stream(prefix: str, stream: str) -> str | None:
+    """The subject of the pool whose stream of tasks has this name; None if it is no such stream."""
+    begin, end = f"{token(prefix)}-", "-tasks"
+    if not (stream.startswith(begin) and stream.endswith(end)) or len(stream) <= len(begin) + len(end):
+        return None
+    return from_token(stream[len(begin) : -len(end)])
 
 
 class TaskSubjects:

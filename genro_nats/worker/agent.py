@@ -67,6 +67,7 @@ class WorkerAgent:
         self._events = events or Events()
         self._stated_code = code_version
         self._code: str | None = None
+        self._left = 0
         self._address = Address(connection)
         self._connection = Connection(
             self._address, f"genro-nats worker {self.id}", connect_timeout=connection.connect_timeout
@@ -171,9 +172,10 @@ class WorkerAgent:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
+            self._left = sum(service.in_hand for service in self.services)
             self._events("worker.aborted")
             return 1
-        left = sum(draining.result())
+        left = self._left = sum(draining.result())
         for service in self.services:
             await service.settled(_SETTLE, self._aborting)
         self._events("worker.drained", left=left)
@@ -223,6 +225,7 @@ class WorkerAgent:
             "host": self.host,
             "pid": os.getpid(),
             "prefix": self._options.prefix,
+            "left": self._left,
             "errors": self._errors.facts(),
             "pools": [
                 {**facts, "tasks": tasks.get(facts["subject"], {})}

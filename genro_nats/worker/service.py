@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import (
+    KNOWN_FLAGS,
     Buffer,
     Flag,
     Frame,
@@ -47,6 +48,7 @@ from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.callers import CallerVersions, unknown_flags
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.tasks.work import GivenBackError
@@ -126,6 +128,7 @@ class PoolService:
         self._calls: Subscription
         self._idle = asyncio.Event()
         self.on_freed: Callable[[], object] = _nothing
+        self.on_caller: Callable[[Buffer], object] = CallerVersions(events)
         self.starved: Exception | None = None  # why there are no children any more
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
@@ -169,6 +172,11 @@ class PoolService:
                 continue
             self._refuse(work.reply, work.id)
             self._forget(work)
+
+    @property
+    def in_hand(self) -> int:
+        """Calls accepted and not answered."""
+        return len(self._works)
 
     @property
     def streaming(self) -> bool:
@@ -219,6 +227,8 @@ class PoolService:
             head = check(message.data)
             if head.kind != FrameKind.CALL:
                 raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
+            if head.flags & ~KNOWN_FLAGS:
+                raise unknown_flags(head)
             if isnan(head.seconds):
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
@@ -329,6 +339,8 @@ class PoolService:
 
     def _obey(self, frame: Frame) -> None:
         if frame.kind == FrameKind.ACK:
+            if frame.meta:
+                self.on_caller(frame.meta)
             for id in split_ids(frame.body):
                 self._outlet.retention.drop(id)
         elif frame.kind == FrameKind.CREDIT:
