@@ -6,7 +6,6 @@ import asyncio
 import json
 from typing import Final
 
-from genro_nats import __version__
 from genro_nats.codec.frame import Frame, FrameKind, encode
 from genro_nats.codec.ids import batches
 from genro_nats.transport.outbox import Outbox
@@ -52,4 +51,6 @@ class Acks:
         if len(self._greeted) >= _GREETED:
             self._greeted.clear()
         self._greeted.add(worker)
+        from genro_nats import __version__  # reading it imports much
+
         return json.dumps({"version": __version__}).encode()

@@ -6,6 +6,8 @@ import os
 import time
 from collections.abc import Iterator
 
+from tests.faults.jobs import note, wait_for
+
 
 def count_slowly(count: int, pause: float) -> Iterator[int]:
     for number in range(count):
@@ -22,4 +24,18 @@ def hold(megabytes: int, seconds: float = 0.0, *, keep: bool = False) -> int:
     if keep:
         _hoard.append(block)
     time.sleep(seconds)
+    return os.getpid()
+
+
+def version() -> object:
+    """What the code in the site's directory calls itself."""
+    import life_code  # type: ignore[import-not-found]
+
+    return life_code.version()
+
+
+def wait_until(path: str, release: str) -> int:
+    """Note the call, run until a file exists; the child's pid."""
+    note(path, "began")
+    wait_for(release, 30)
     return os.getpid()

@@ -47,7 +47,7 @@ async def test_with_another_server_it_moves_and_loses_nothing(
     worker = await fleet.worker(**options)
     other = await fleet.worker(**options)
     pool = fleet.caller(**options)
-    load = Load(pool, notes)
+    load = Load(pool, notes, lanes=2)  # children are left for the tasks
     await load.more()
     tasks = [await pool(task_jobs.work).enqueue(notes.path, f"task{n}", 0.02) for n in range(60)]
     lame(cluster.processes["n0"])
