@@ -7,7 +7,7 @@ pool's subject::
     P.control.S           to all workers of a pool: cancels, questions
     P.worker.W            to one worker: cancels, credits, acknowledgements
     P.worker.W.drain      to one worker: finish what you have, and leave
-    P.presence.W          a worker's heartbeat
+    P.presence.beat.W     a worker's heartbeat
     P.presence.ask        to all workers: show yourselves
     P.reply.C.*           to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
@@ -91,7 +91,7 @@ def drain_inbox(prefix: str, worker: str) -> str:
 
 def presence_of(prefix: str, worker: str) -> str:
     """Where a worker's heartbeat is; ``*`` for that of all."""
-    return f"{prefix}.presence.{worker}"
+    return f"{prefix}.presence.beat.{worker}"
 
 
 def presence_ask(prefix: str) -> str:
