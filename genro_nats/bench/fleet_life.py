@@ -129,10 +129,12 @@ def measure_life(plan: LifePlan, progress: Progress) -> LifeFigures:
 
 
 async def _measure_calls(plan: LifePlan, progress: Progress, figures: LifeFigures) -> None:
+    # Preloaded, as a deployment does: else each new child imports the module in its first call.
+    options: Any = {"max_workers": CHILDREN, "imports": (short_sleep.__module__,)}
     async with (
-        ProcessExecutor("plain", max_workers=CHILDREN) as plain,
-        ProcessExecutor("recycled", max_workers=CHILDREN, max_tasks_per_child=_RECYCLED) as recycled,
-        ProcessExecutor("renewed", max_workers=CHILDREN) as renewed,
+        ProcessExecutor("plain", **options) as plain,
+        ProcessExecutor("recycled", **options, max_tasks_per_child=_RECYCLED) as recycled,
+        ProcessExecutor("renewed", **options) as renewed,
     ):
         for number in range(plan.rounds):
             progress(f"life: round {number + 1} of {plan.rounds}")
