@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,15 @@ import pytest
 from genro_nats import NatsExecutor, PoolOptions, __version__
 from genro_nats.cli.drain import chosen
 from genro_nats.cli.fleet_facts import lasting
+from genro_nats.cli.main import main
 from genro_nats.config.versions import apart
 from genro_nats.errors import ConfigurationError, NoWorkersError
 from genro_nats.server import EmbeddedServer
 from tests.cli import samples
-from tests.cli.conftest import COMMAND, ROOT, Running, environment, finished, until
+from tests.cli.conftest import COMMAND, ROOT, Running, environment, until
 
 Begin = Callable[..., Running]
-Run = Callable[..., subprocess.CompletedProcess[str]]
+Run = Callable[..., "Done"]
 
 
 @pytest.fixture
@@ -46,11 +48,26 @@ def fleet(worker: Begin, prefix: str) -> Begin:
     return begin
 
 
+@dataclass
+class Done:
+    """How a command ended, and what it said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture
-def command(server: EmbeddedServer, prefix: str) -> Run:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        where = ("--url", "embedded", "--prefix", prefix)
-        return finished(*arguments, *where, GENRO_NATS_HOME=str(server.directory))
+def command(
+    server: EmbeddedServer, prefix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Run:
+    """Run a command here: a process for each would take most of the time."""
+    monkeypatch.setenv("GENRO_NATS_HOME", str(server.directory))
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        code = main([*arguments, "--url", "embedded", "--prefix", prefix])
+        return Done(code, *capsys.readouterr())
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from typing import Any
@@ -18,7 +19,7 @@ from genro_nats.transport.nats import Connection, Message
 from genro_nats.worker.errors import LastErrors
 from genro_nats.worker.presence import HEARTBEAT, Presence
 from tests.faults import jobs
-from tests.faults.conftest import Fleet, Notes, Worker, until
+from tests.faults.conftest import ROOT, Fleet, Notes, Worker, until
 from tests.worker_life import jobs as own_jobs
 
 pytestmark = pytest.mark.anyio
@@ -74,6 +75,15 @@ async def observer(shared_fleet: Fleet) -> AsyncIterator[Observer]:
     await connection.aclose()
 
 
+def documented(head: str) -> set[str]:
+    """The names in a table of docs/wire.md."""
+    text = (ROOT / "docs/wire.md").read_text().split("## Presence")[1]
+    table = text[text.index(head) :].split("\n\n")[0]
+    lines = [line for line in table.splitlines() if line.startswith("| `")]
+    names = {name for line in lines for name in re.findall(r"`(\w+)`", line)}
+    return names - {"starting", "serving", "draining", "gone", "P", "W", "at", "event", "text"}
+
+
 def states(observer: Observer) -> list[str]:
     return list(dict.fromkeys(beat["state"] for beat in observer.beats))
 
@@ -91,6 +101,10 @@ async def test_a_worker_shows_its_way_from_start_to_end(
     (pool,) = facts["pools"]
     assert (pool["subject"], pool["slots"], pool["busy"], pool["queued"]) == ("faults", 2, 1, 0)
     assert sorted(child["busy"] for child in pool["children"]) == [0, 1]
+    assert documented("| key | meaning |\n|---|---|\n| `schema`") == set(facts)
+    described = documented("| key of a pool | meaning |")
+    assert described == {*pool, *pool["children"][0], "held", "process"}
+    assert "held" in pool["tasks"]
     assert all(child["memory"] > 1_000_000 and child["cpu"] >= 0 for child in pool["children"])
     worker.signal(signal.SIGTERM)
     # It says at once that it leaves, while a call is still running.
