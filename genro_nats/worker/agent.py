@@ -197,7 +197,7 @@ class WorkerAgent:
 
     def _starved(self, service: PoolService, error: Exception) -> None:
         """A pool has lost its last child and can't start another: whoever started us has to know."""
-        service.give_up(error)
+        service.starved = error
         self._stopping.set()
 
     def _raise_if_starved(self) -> None:

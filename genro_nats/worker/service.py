@@ -157,11 +157,6 @@ class PoolService:
             self._bounce()
         return len(self._works)
 
-    def give_up(self, error: Exception) -> None:
-        """There are no children any more, and none can be started: others should take what waits."""
-        self.starved = error
-        self._bounce()
-
     def _bounce(self) -> None:
         """Tell the callers of calls that have not started that another worker should take them."""
         pulling = [work for work in self._works.values() if work.pulling is not None]

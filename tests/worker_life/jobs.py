@@ -44,3 +44,8 @@ def wait_until(path: str, release: str) -> int:
 def reveal(secret: str) -> None:
     """Raise an exception that quotes its argument."""
     raise ValueError(f"wrong password: {secret}")
+
+
+def take_long() -> None:
+    """An initializer that takes a while."""
+    time.sleep(0.4)

@@ -98,12 +98,17 @@ async def test_there_are_never_fewer_children_and_what_runs_goes_on(notes: Notes
 
 
 async def test_a_child_begun_with_old_code_is_not_kept(notes: Notes) -> None:
-    async with ProcessExecutor("p", max_workers=2, spares=2) as pool:
+    async with ProcessExecutor("p", max_workers=2, spares=2, initializer=own_jobs.take_long) as pool:
         await pool.submit(jobs.pid)
         members = roster(pool)
         await until(lambda: len(members.spares) == 2)
-        members.kill(members.active[0])  # its successor's successor is being started meanwhile
-        await members.renew()
-        await until(lambda: len(members.spares) == 2)
+        renewing = asyncio.create_task(members.renew())
+        await until(lambda: members._hello)
+        members.kill(
+            members.active[0]
+        )  # a child with the old code is begun, and is ready when that is replaced
+        await until(lambda: len(members._hello) == 2)
+        await renewing
+        await until(lambda: len(members.spares) == 2 and not members._starting)
         assert {child.spawner for child in (*members.active, *members.spares)} == {members.spawner}
         assert len(members.active) == 2
