@@ -65,17 +65,33 @@ async def test_with_another_server_it_moves_and_loses_nothing(
     assert notes.most() == 1
 
 
-async def test_an_open_stream_ends_before_the_connection_moves(cluster: Cluster, fleet: Fleet) -> None:
-    worker = await fleet.worker()
-    pool = fleet.caller()
-    items = pool(own_jobs.count_slowly).stream(40, 0.02)
-    got = [await anext(items)]
-    lame(cluster.processes["n0"])
-    await until(lambda: worker.count("server.leaving"))
-    got += [item async for item in items]
-    assert got == list(range(40))
-    await until(lambda: worker.count("server.up"))
-    assert await asyncio.wait_for(pool.submit(jobs.pid), 10)
+async def test_an_open_stream_ends_before_the_connection_moves(tmp_path: Path) -> None:
+    ports = free_ports(4)
+    servers = []
+    for number, (port, own) in enumerate(zip(ports[:2], ports[2:], strict=True)):
+        config = tmp_path / f"{number}.conf"
+        routes = ", ".join(f'"nats://127.0.0.1:{route}"' for route in ports[2:])
+        config.write_text(
+            f'listen: "127.0.0.1:{port}"\ncluster {{ name: c, listen: "127.0.0.1:{own}", routes: [{routes}] }}\n'
+        )
+        servers.append(subprocess.Popen([find_server(), "-c", config, "-l", tmp_path / f"{number}.log"]))
+    fleet = fleet_at(tmp_path, f"nats://127.0.0.1:{ports[0]}")
+    try:
+        worker = await fleet.worker()
+        pool = fleet.caller()
+        items = pool(own_jobs.count_slowly).stream(40, 0.02)
+        got = [await anext(items)]
+        lame(servers[0])
+        await until(lambda: worker.count("server.leaving"))
+        got += [item async for item in items]
+        assert got == list(range(40))
+        await until(lambda: worker.count("server.up"))
+        assert await asyncio.wait_for(pool.submit(jobs.pid), 10)
+    finally:
+        await fleet.aclose()
+        for server in servers:
+            server.kill()
+            server.wait(10)
 
 
 async def test_without_another_server_it_goes_on_and_comes_back(tmp_path: Path, notes: Notes) -> None:
