@@ -142,7 +142,10 @@ class _Leaving:
         try:
             await asyncio.wait_for(self._change.wait(), _ASK)
         except TimeoutError:
-            for facts in await self._fleet.ask():
+            if not self._fleet.connection.connected:  # nobody could be heard
+                await self._fleet.connection.up.wait()
+                self._heard = dict.fromkeys(self._heard, time.monotonic())
+            for facts in await self._fleet.ask_again():
                 self._note(facts)
         now = time.monotonic()
         for worker in [w for w in self._waiting if now - self._heard[w] > _SILENT]:

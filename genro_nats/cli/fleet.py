@@ -16,7 +16,7 @@ from genro_nats.cli.settings import add_settings
 from genro_nats.cli.worker_plan import connection_options
 from genro_nats.config import PoolOptions, parse_duration
 from genro_nats.config.versions import apart
-from genro_nats.errors import NoWorkersError
+from genro_nats.errors import ConnectionLostError, NoWorkersError
 from genro_nats.message import new_id
 from genro_nats.transport.address import Address
 from genro_nats.transport.nats import Connection, Message
@@ -68,6 +68,15 @@ class Fleet:
         return sorted(
             self._found.values(), key=lambda facts: (facts["host"], facts["began"], facts["worker"])
         )
+
+    async def ask_again(self) -> list[Facts]:
+        """As ``ask``, for who watches: without a server it is waited for."""
+        while True:
+            await self.connection.up.wait()
+            try:
+                return await self.ask()
+            except ConnectionLostError:
+                continue
 
     async def some(self) -> list[Facts]:
         """As ``ask``. Raises NoWorkersError if none answers."""

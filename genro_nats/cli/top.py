@@ -71,7 +71,7 @@ async def _watch(fleet: Fleet, arguments: argparse.Namespace, show: Callable[[Pi
     seen = time.monotonic()
     while True:
         await asyncio.sleep(arguments.interval)
-        found, now = await fleet.ask(), time.monotonic()
+        found, now = await fleet.ask_again(), time.monotonic()
         show(picture(before, found, now - seen))
         if arguments.once:
             return

@@ -22,7 +22,7 @@ from genro_nats.cli.drain import chosen
 from genro_nats.cli.fleet_facts import lasting
 from genro_nats.cli.main import main
 from genro_nats.config.versions import apart
-from genro_nats.errors import ConfigurationError, NoWorkersError
+from genro_nats.errors import ConfigurationError, NoWorkersError, WorkerLostError
 from genro_nats.server import EmbeddedServer
 from tests.cli import samples
 from tests.cli.conftest import COMMAND, ROOT, Running, environment, until
@@ -264,7 +264,34 @@ def test_drain_tells_when_a_call_was_left_or_takes_too_long(
     assert "left, 1 calls undone" in done.stdout
 
 
-def test_drain_without_waiting_and_a_worker_that_dies(fleet: Begin, command: Run) -> None:
+def test_drain_notices_a_worker_that_is_killed_meanwhile(
+    fleet: Begin, command: Run, shown: Callable[..., Any], server: EmbeddedServer, prefix: str
+) -> None:
+    running = fleet("--subject", "fleet.a")
+
+    async def call() -> None:
+        async with pool(server, prefix, "fleet.a") as remote:
+            with pytest.raises(WorkerLostError):
+                await remote.submit(time.sleep, 60.0)
+
+    calling = threading.Thread(target=lambda: asyncio.run(call()))
+    calling.start()
+    until(lambda: any(pool["busy"] for facts in shown("workers") for pool in facts["pools"]))
+
+    def kill() -> None:
+        running.logged("worker.draining")
+        running.process.kill()
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    done = command("drain", "--all")
+    killing.join(20)
+    calling.join(20)
+    assert done.returncode == 1
+    assert "fell silent: it may have been killed" in done.stdout
+
+
+def test_drain_without_waiting(fleet: Begin, command: Run) -> None:
     first = fleet("--subject", "fleet.a")
     done = command("drain", "--all", "--no-wait")
     assert (done.returncode, done.stdout.count("told to leave")) == (0, 1)
