@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, Final
 
 from genro_nats import __version__
@@ -30,6 +31,7 @@ Exit codes: 0 done, 1 it failed or no worker answers, 2 bad usage. Passwords and
 from GENRO_NATS_PASSWORD and GENRO_NATS_TOKEN or from files.
 """
 _QUIET: Final = 0.25  # seconds without another answer after which all have answered
+_SLOWEST: Final = 10  # times as long as the first one some may take
 Facts = dict[str, Any]
 
 
@@ -57,14 +59,16 @@ class Fleet:
         self._found, self._nobody = {}, False
         await self.connection.publish(presence_ask(self.options.prefix), b"", self.inbox + "fleet")
         loop = asyncio.get_running_loop()
-        limit = loop.time() + self._wait
+        begin = loop.time()
+        limit, quiet = begin + self._wait, inf
         while not self._nobody and loop.time() < limit:
             self._answer.clear()
-            quiet = _QUIET if self._found else self._wait
             try:
                 await asyncio.wait_for(self._answer.wait(), min(quiet, max(0.0, limit - loop.time())))
             except TimeoutError:
                 break
+            if quiet == inf and self._found:
+                quiet = max(_QUIET, _SLOWEST * (loop.time() - begin))
         return sorted(
             self._found.values(), key=lambda facts: (facts["host"], facts["began"], facts["worker"])
         )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ from typing import Any, Final, Protocol
 from genro_nats.codec.frame import Buffer, Head
 from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.loss import lost_error
 from genro_nats.executor.children.memory import refuse_if_tight
 from genro_nats.executor.children.renewal import renew
 from genro_nats.executor.children.setup import ChildSetup
@@ -182,7 +182,7 @@ class Roster:
                 await self._initialize(child)
             refuse_if_tight(child.pid, plan.memory_limit)
             if child.ended:  # who is struck off before it joins would never be missed
-                raise _lost(child, ())
+                raise lost_error(child, ())
         except BaseException as error:
             self._discard(child)
             if isinstance(error, TimeoutError):
@@ -246,7 +246,7 @@ class Roster:
         orphans = [work for work in child.inflight.values() if not work.done]
         child.inflight = {}
         child.close_tokens()
-        error = _lost(child, orphans)
+        error = lost_error(child, orphans)
         hello = self._hello.get(child)
         if hello is not None and not hello.done():
             hello.set_exception(error)
@@ -408,26 +408,3 @@ class Roster:
             if self.spawner is not spawner:
                 return
             self.spawner = self.new_spawner()
-
-
-def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
-    if child.verdict is not None:
-        return child.verdict
-    status = child.exit_status
-    how = "ended" if status is None else _describe(status)
-    calls = ", ".join(work.key.decode(errors="replace") for work in orphans)
-    what = f"{calls}. The call may have had effects" if calls else "no call"
-    return WorkerLostError(
-        f"The child process {child.pid} {how} while it ran {what}.",
-        pid=child.pid,
-        exitcode=status,
-    )
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name} (signal {-status})"
-    except ValueError:
-        return f"was killed by signal {-status}"
