@@ -10,6 +10,7 @@
     ├── ExecutorClosedError                      the pool was shut down
     ├── NoWorkersError                           nobody serves the subject
     ├── WorkerLostError                          the child or worker running the call died
+    │   └── MemoryLimitError                     the child was ended: it held too much memory
     ├── CallTimeoutError (also TimeoutError)     the deadline passed
     ├── RemoteError                              the user's exception could not be rebuilt here
     ├── CodecError
@@ -52,6 +53,7 @@ __all__ = [
     "ExecutorError",
     "ExecutorOverloadError",
     "FunctionNotFoundError",
+    "MemoryLimitError",
     "NoWorkersError",
     "NotAllowedError",
     "PayloadTooLargeError",
@@ -141,6 +143,13 @@ class WorkerLostError(ExecutorError):
     """The child or worker that ran the call died or fell silent; the call may have run.
 
     Fields, where known: ``pid``, ``exitcode`` (negative: the signal's number), ``worker``.
+    """
+
+
+class MemoryLimitError(WorkerLostError):
+    """The child that ran the call was ended because it held too much memory; the call may have had effects.
+
+    Fields: ``limit`` and ``used`` (bytes), ``pid``, ``exitcode``.
     """
 
 

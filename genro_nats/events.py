@@ -18,7 +18,19 @@ Observer = Callable[[str, dict[str, Any]], object]
 log: Final = logging.getLogger("genro_nats.events")
 
 _WARNINGS: Final = frozenset(
-    {"lost", "failed", "stuck", "rejected", "unsigned", "unchecked", "refused", "down"}
+    {
+        "lost",
+        "failed",
+        "stuck",
+        "rejected",
+        "unsigned",
+        "unchecked",
+        "refused",
+        "down",
+        "kept",
+        "overfull",
+        "apart",
+    }
 )
 
 
@@ -27,6 +39,10 @@ class Events:
 
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = list(observers)
+
+    def add(self, observer: Observer) -> None:
+        """Show it what happens from now on."""
+        self._observers.append(observer)
 
     def __call__(self, name: str, **facts: Any) -> None:
         """Something happened."""

@@ -27,6 +27,10 @@ _COMMANDS: Final = {
     "retry": "run a failed one again, from its dead letter",
     "dead": "list, replay or drop what failed for good",
     "schedules": "list or remove recurring tasks",
+    "workers": "list the workers: what each serves, how busy it is, what went wrong last",
+    "pools": "list the pools: their workers, busy slots, queued calls and tasks",
+    "top": "the same, live, with calls per second",
+    "drain": "tell workers to finish what they have and leave",
     "server": "run the embedded nats-server in the foreground",
     "auth": "write a nats-server configuration with a key and permissions for each role",
     "demo": "run one real job locally, over NATS and as a task, and kill children on the way",
@@ -42,6 +46,7 @@ examples:
   genro-nats worker --url embedded --subject tasks.heavy --import myapp.tasks
   genro-nats worker --config workers/worker.toml
   genro-nats tasks --subject tasks.heavy --state failed
+  genro-nats workers
 
 A command's own help: genro-nats worker --help
 """

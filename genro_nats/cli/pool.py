@@ -14,10 +14,10 @@ from genro_nats.cli.worker_plan import worker_plan
 from genro_nats.errors import ConfigurationError
 from genro_nats.executor.nats import NatsExecutor
 
-__all__ = ["CONNECTION_HELP", "add_pool", "with_pool"]
+__all__ = ["CONNECTION", "CONNECTION_HELP", "add_pool", "with_pool"]
 
-_OF_WORKERS_ONLY: Final = ("drain_timeout", "log_level", "log_json")
-_CONNECTION: Final = tuple(setting for setting in WORKER if setting.name not in _OF_WORKERS_ONLY)
+_OF_WORKERS_ONLY: Final = ("drain_timeout", "code_version", "log_level", "log_json")
+CONNECTION: Final = tuple(setting for setting in WORKER if setting.name not in _OF_WORKERS_ONLY)
 _SUBJECT: Final = tuple(
     replace(setting, help="the pool's subject; not needed with the --config of a single pool")
     for setting in POOL
@@ -36,7 +36,7 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
     pool.add_argument("--config", metavar="FILE", help="the worker's TOML file, with what stands there")
     add_settings(pool, _SUBJECT)
     add_settings(pool, TASKS)
-    add_settings(parser.add_argument_group("server"), _CONNECTION)
+    add_settings(parser.add_argument_group("server"), CONNECTION)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

@@ -98,6 +98,13 @@ POOL: Final = (
         "SIZE",
         parse=_BYTES,
     ),
+    Setting(
+        "memory_limit",
+        "memory a child may hold, such as 1GB: at 80 %% of it no new calls, at 95 %% its end",
+        "memory_limit",
+        "SIZE",
+        parse=_BYTES,
+    ),
     Setting("spares", "warm children kept ready as replacements; default 1", "spares", "N", parse=int),
     Setting(
         "cancel_grace",
@@ -151,6 +158,11 @@ WORKER: Final = (
         "drain_timeout", "how long calls in hand get to finish; default 30s", metavar="TIME", parse=_SECONDS
     ),
     Setting("path", "directory or wheel to import from, before all others", metavar="DIR", many=True),
+    Setting(
+        "code_version",
+        "version of your code that `genro-nats workers` shows; default: GENRO_NATS_CODE_VERSION, then the commit here",
+        metavar="VERSION",
+    ),
     Setting("log_level", f"{', '.join(LEVELS)}; default info", metavar="LEVEL", choices=LEVELS),
     Setting("log_json", "log JSON, one object per line", switch=True),
 )

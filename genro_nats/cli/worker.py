@@ -36,8 +36,9 @@ examples:
   genro-nats worker --check
 
 SIGTERM or Ctrl-C: take no more calls, finish those in hand within --drain-timeout, leave;
-a second one: leave at once. Exit codes: 0 drained, 1 calls were left or it could not
-start, 2 bad usage. Passwords and tokens come from GENRO_NATS_PASSWORD and
+a second one: leave at once. SIGHUP: import the code anew, and replace the children one by
+one, with no call lost; if it can't be imported the old ones go on. Exit codes: 0 drained,
+1 calls were left, or children could not be started, 2 bad usage. Passwords and tokens come from GENRO_NATS_PASSWORD and
 GENRO_NATS_TOKEN or from files, for arguments are seen by every user of a machine.
 """
 
@@ -97,6 +98,14 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
 class _Serving:
     """One run of a worker, and what signals do to it."""
 
@@ -106,6 +115,7 @@ class _Serving:
         self._events = Events([self._observe])
         self._ready = False
         self._stopping = False
+        self._terminal = _has_terminal()
 
     async def run(self) -> int:
         from genro_nats.worker.agent import WorkerAgent
@@ -114,7 +124,11 @@ class _Serving:
         plan = self._plan
         self._warn_if_unsigned()
         self._agent = WorkerAgent(
-            plan.pools, plan.connection, drain_timeout=plan.drain_timeout, events=self._events
+            plan.pools,
+            plan.connection,
+            drain_timeout=plan.drain_timeout,
+            events=self._events,
+            code_version=plan.code_version,
         )
         self._task = asyncio.ensure_future(self._agent.run())
         self._listen()
@@ -131,10 +145,11 @@ class _Serving:
 
     def _failed(self, error: Exception) -> int:
         """What kept it from serving goes to the log, the child's traceback with it."""
+        what = "go on" if self._ready else "start"
         if isinstance(error, ExecutorError):
-            log.error("the worker can't start: %s", error)
+            log.error("the worker can't %s: %s", what, error)
         else:
-            log.error("the worker can't start: %r", error, exc_info=error)
+            log.error("the worker can't %s: %r", what, error, exc_info=error)
         return 1
 
     def _warn_if_unsigned(self) -> None:
@@ -153,8 +168,16 @@ class _Serving:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         if self._until_stdin:
             loop.add_reader(sys.stdin.fileno(), self._stdin_readable)
+
+    def _hang_up(self) -> None:
+        """Somebody asks for new children; or the terminal is gone, and with it who started us."""
+        if self._terminal and not _has_terminal():
+            self._stop()
+        else:
+            self._agent.renew()
 
     def _stop(self) -> None:
         self._stopping = True

@@ -17,7 +17,7 @@ from genro_nats.config.suggest import did_you_mean
 from genro_nats.errors import ConfigurationError
 from genro_nats.worker.agent import ServedPool
 
-__all__ = ["PASSWORD", "TOKEN", "WorkerPlan", "worker_plan"]
+__all__ = ["PASSWORD", "TOKEN", "WorkerPlan", "connection_options", "worker_plan"]
 
 PASSWORD: Final = "GENRO_NATS_PASSWORD"  # noqa: S105 - the name of a variable
 TOKEN: Final = "GENRO_NATS_TOKEN"  # noqa: S105 - likewise
@@ -34,6 +34,7 @@ class WorkerPlan:
     path: tuple[str, ...]
     log_level: str
     log_json: bool
+    code_version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,7 @@ def worker_plan(arguments: argparse.Namespace, environ: Mapping[str, str] | None
     Raises:
         ConfigurationError: an unknown key, a wrong value, a file that can't be read, no pool.
     """
-    file = _read(arguments.config) if arguments.config else _File("", {}, {})
-    stated = given(arguments, WORKER)
-    _refuse_login(stated.get("url", ""))
-    worker = {**file.worker, **stated}
+    file, worker = _worker(arguments)
     connection = _connection(worker, file.name, os.environ if environ is None else environ)
     pools = tuple(_pool(name, table, connection, file.name) for name, table in _pools(arguments, file))
     level, path = worker.get("log_level", "info"), worker.get("path", [])
@@ -67,7 +65,22 @@ def worker_plan(arguments: argparse.Namespace, environ: Mapping[str, str] | None
         path=tuple([path] if isinstance(path, str) else path),
         log_level=level,
         log_json=worker.get("log_json", False),
+        code_version=worker.get("code_version", ""),
     )
+
+
+def connection_options(arguments: argparse.Namespace) -> PoolOptions:
+    """The part of a plan that says where the server is, for who serves nothing. Raises ConfigurationError."""
+    file, worker = _worker(arguments)
+    return PoolOptions(**_connection(worker, file.name, os.environ))
+
+
+def _worker(arguments: argparse.Namespace) -> tuple[_File, dict[str, Any]]:
+    """The file, and what it and the command line say of the worker."""
+    file = _read(arguments.config) if arguments.config else _File("", {}, {})
+    stated = given(arguments, WORKER)
+    _refuse_login(stated.get("url", ""))
+    return file, {**file.worker, **stated}
 
 
 def _read(name: str) -> _File:

@@ -91,6 +91,7 @@ class FrameKind(IntEnum):
     CHUNK = 22  # to the puller: a piece of the payload
     GONE = 23  # to the puller: there is no such payload
     DONE = 24  # to the owner: the payload has arrived, or nobody wants it
+    LEAVE = 25  # to a worker: finish what you have, and leave
 
 
 class Flag:
@@ -106,6 +107,9 @@ class Flag:
     DATA = 4096  # body, checkpoint and answers are of the data codec, not pickles
     BY_DIGEST = 8192  # the meta begins with the digest of the function, which travels apart
     REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
+
+
+KNOWN_FLAGS: Final = sum(bit for name, bit in vars(Flag).items() if name.isupper())
 
 
 class Frame:

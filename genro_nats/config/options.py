@@ -122,6 +122,12 @@ class PoolOptions:
         optional(rules.size(1024**2)),
         _PROCESS,
     )
+    memory_limit: int | None = _option(
+        None,
+        "resident bytes that a child may hold: from 80 % on it gets no more calls, at 95 % it is ended; None: any",
+        optional(rules.size(1024**2)),
+        _PROCESS,
+    )
     spares: int = _option(
         1, "warm children kept ready to replace one that ended", rules.whole(0, MAX_WORKERS), _PROCESS
     )

@@ -9,7 +9,7 @@ from typing import Final
 
 from genro_nats.errors import ConfigurationError
 
-__all__ = ["parse_duration", "parse_size"]
+__all__ = ["parse_duration", "parse_size", "shown_size"]
 
 _QUANTITY: Final = re.compile(r"\s*([0-9]{1,20})(?:\.([0-9]{1,20}))?\s*([A-Za-z]*)\s*")
 _MILLISECONDS: Final[Mapping[str, int]] = {
@@ -56,6 +56,14 @@ def parse_size(value: int | str) -> int:
     if size is None:
         raise ConfigurationError(f"{value!r} is not a size: {_SIZE_HELP}")
     return round(size)
+
+
+def shown_size(size: int) -> str:
+    """Bytes as people read them: ``"512 MB"``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size >= factor:
+            return f"{size / factor:.3g} {unit}"
+    return f"{size} bytes"
 
 
 def _number(value: float) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Final
 
 from genro_nats.codec.frame import Frame, FrameKind, encode
@@ -12,6 +13,7 @@ from genro_nats.transport.outbox import Outbox
 __all__ = ["Acks"]
 
 _DELAY: Final = 0.1  # seconds for which acknowledgements are collected
+_GREETED: Final = 10_000  # workers remembered
 _AT_ONCE: Final = 64 * 1024  # bytes; a larger reply is acknowledged at once: it is held in memory until then
 
 
@@ -22,6 +24,7 @@ class Acks:
         self._outbox = outbox
         self._loop = asyncio.get_running_loop()
         self._waiting: dict[str, list[bytes]] = {}
+        self._greeted: set[str] = set()
 
     def add(self, worker: str, id: bytes, size: int) -> None:
         """A reply of ``size`` bytes has arrived, or is not wanted any more."""
@@ -38,5 +41,16 @@ class Acks:
         waiting, self._waiting = self._waiting, {}
         for worker, ids in waiting.items():
             for batch in batches(ids):
-                frame = Frame(FrameKind.ACK, body=b"".join(batch))
+                frame = Frame(FrameKind.ACK, body=b"".join(batch), meta=self._greeting(worker))
                 self._outbox.post(worker, worker, encode(frame))
+
+    def _greeting(self, worker: str) -> bytes:
+        """The first acknowledgement to a worker says which version this caller is."""
+        if worker in self._greeted:
+            return b""
+        if len(self._greeted) >= _GREETED:
+            self._greeted.clear()
+        self._greeted.add(worker)
+        from genro_nats import __version__  # reading it imports much
+
+        return json.dumps({"version": __version__}).encode()

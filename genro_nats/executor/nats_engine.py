@@ -104,6 +104,7 @@ class NatsEngine:
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
+        self._connection.streaming.append(lambda: any(p.items is not None for p in self._pending.values()))
         self._connection.denials.listeners.append(self._denied)
         self._transfer.owner.on_denied = self._payload_denied
         await self._connection.subscribe(self._inbox + "*", self._received, flawed=self._replies.distrusted)

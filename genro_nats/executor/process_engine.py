@@ -233,13 +233,14 @@ def pool_plan(
         def initializer() -> tuple[Work, asyncio.Future[Any]]:
             return initial_call(encoder, function, arguments)
 
-    more = {} if on_event is None else {"on_event": on_event}
+    more: dict[str, Any] = {} if on_event is None else {"on_event": on_event}
     return PoolPlan(
         name=name,
         size=options.workers,
         setup=setup,
         spares=options.spares,
         max_tasks=options.max_tasks_per_child,
+        memory_limit=options.memory_limit,
         imports=(*options.imports, *(options.allow if options.only_registered else ())),
         hints=hints,
         initializer=initializer,

@@ -27,6 +27,7 @@ from genro_nats.transport.denials import Denials
 from genro_nats.transport.dialing import dial, refuse_if_final
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_block
+from genro_nats.transport.lame_duck import watch_lame_duck
 from genro_nats.transport.sending import Sender, When
 from genro_nats.transport.subscription import Message, Subscription
 from genro_nats.transport.transfer.cutter import Taker
@@ -46,7 +47,9 @@ class Connection(Sender):
     """Publish and subscribe, in one event loop, as long as it is open.
 
     ``on_up`` and ``on_down`` hold callbacks for each time the server comes and
-    goes; the first connection does not count as coming.
+    goes; the first connection does not count as coming. ``on_lame_duck``: callbacks for
+    when the server says that it will leave, see ``lame_duck.py``; ``streaming``: whom to
+    ask then whether streams are open, which would break.
     """
 
     def __init__(
@@ -67,6 +70,9 @@ class Connection(Sender):
         self.on_down: list[Callable[[], object]] = []
         self.denials = Denials(lambda: self.shown)
         self.on_error: list[Callable[[BaseException], object]] = [self.denials.heard]
+        self.on_lame_duck: list[Callable[[], object]] = []
+        self.streaming: list[Callable[[], bool]] = []
+        self.moving: asyncio.Future[None] | None = None
 
     @property
     def connected(self) -> bool:
@@ -106,23 +112,11 @@ class Connection(Sender):
 
     async def _connect(self, target: Target) -> None:
         """One attempt: connect, subscribe to all, and be up."""
-        client = DirectClient()
-        client.direct = {}
-        client.ended = lambda: self._on_closed(client)
+        client = self._new_client()
         self._last_error = None
         self.denials.forget()
-        servers = target.servers + [s for s in self._known if s not in target.servers]
-        random.shuffle(servers)
-
         try:
-            await dial(
-                client,
-                servers,
-                target.credentials,
-                name=self._name,
-                timeout=self._connect_timeout,
-                on_error=self._on_error,
-            )
+            await self._dial(client, target)
             # Again for those that were added meanwhile: nobody else attaches them while there is no client.
             while new := [s for s in self._subscriptions if s.client is not client]:
                 for subscription in new:
@@ -133,7 +127,31 @@ class Connection(Sender):
         except BaseException:
             await close_client(client, _DROP_TIMEOUT)
             raise
+        self._take(client)
+
+    def _new_client(self) -> DirectClient:
+        client = DirectClient()
+        client.direct = {}
+        client.ended = lambda: self._on_closed(client)
+        return client
+
+    async def _dial(self, client: Client, target: Target) -> None:
+        """Connect to any of the servers that are stated or known."""
+        servers = target.servers + [s for s in self._known if s not in target.servers]
+        random.shuffle(servers)
+        await dial(
+            client,
+            servers,
+            target.credentials,
+            name=self._name,
+            timeout=self._connect_timeout,
+            on_error=self._on_error,
+        )
+
+    def _take(self, client: Client) -> None:
+        """From now on this is the client."""
         self._client = client
+        watch_lame_duck(self, client)
         self._known = (
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []
         )
@@ -228,8 +246,9 @@ class Connection(Sender):
     async def aclose(self) -> None:
         """Leave the server. Can be repeated."""
         self._closing = True
-        if self._returning is not None:
-            self._returning.cancel()
+        for task in (self._returning, self.moving):
+            if task is not None:
+                task.cancel()
         client, self._client = self._client, None
         self.up.clear()
         if client is not None:

@@ -9,6 +9,9 @@ pool's subject::
     P.peers.S.B           to one of them, B being its place in this pool: offers,
                           questions, calls handed on
     P.worker.W            to one worker: cancels, credits, acknowledgements
+    P.worker.W.drain      to one worker: finish what you have, and leave
+    P.presence.beat.W     a worker's heartbeat
+    P.presence.ask        to all workers: show yourselves
     P.reply.U.C.*         to one caller: replies, items, beats; the last token
                           is the call's id, so that the server's own "no
                           responders" names its call
@@ -50,12 +53,16 @@ __all__ = [
     "api_inbox",
     "bulk_inbox",
     "caller_inbox",
+    "drain_inbox",
     "from_token",
     "is_later",
     "is_made_up",
     "is_schedule",
     "owner_tokens",
+    "pool_of_stream",
     "pool_subjects",
+    "presence_ask",
+    "presence_of",
     "pull_inbox",
     "token",
     "worker_inbox",
@@ -85,6 +92,21 @@ def caller_inbox(prefix: str, caller: str) -> str:
 def worker_inbox(prefix: str, worker: str) -> str:
     """Where one worker hears."""
     return f"{prefix}.worker.{worker}"
+
+
+def drain_inbox(prefix: str, worker: str) -> str:
+    """Where one worker is told to leave: beside its inbox, because callers may write to that."""
+    return f"{prefix}.worker.{worker}.drain"
+
+
+def presence_of(prefix: str, worker: str) -> str:
+    """Where a worker's heartbeat is; ``*`` for that of all."""
+    return f"{prefix}.presence.beat.{worker}"
+
+
+def presence_ask(prefix: str) -> str:
+    """Where all workers are asked to show themselves; each answers to the reply subject."""
+    return f"{prefix}.presence.ask"
 
 
 def bulk_inbox(prefix: str, peer: str) -> str:
@@ -143,6 +165,14 @@ def from_token(found: str) -> str:
         return bytes.fromhex(match[0].replace("=", "")).decode(errors="replace")
 
     return _ESCAPED.sub(plain, found.replace("_", "."))
+
+
+def pool_of_stream(prefix: str, stream: str) -> str | None:
+    """The subject of the pool whose stream of tasks has this name; None if it is no such stream."""
+    begin, end = f"{token(prefix)}-", "-tasks"
+    if not (stream.startswith(begin) and stream.endswith(end)) or len(stream) <= len(begin) + len(end):
+        return None
+    return from_token(stream[len(begin) : -len(end)])
 
 
 class TaskSubjects:

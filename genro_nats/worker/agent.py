@@ -8,8 +8,11 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
+from genro_nats import __version__
+from genro_nats.codec.frame import FrameKind, decode_all
 from genro_nats.codec.signing import Flaw
 from genro_nats.config import PoolOptions
 from genro_nats.events import Events
@@ -17,9 +20,14 @@ from genro_nats.transport.address import Address
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import worker_inbox
+from genro_nats.transport.subjects import drain_inbox, worker_inbox
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.code_version import code_version as find_code_version
+from genro_nats.worker.discovery import Discovery
+from genro_nats.worker.errors import LastErrors
 from genro_nats.worker.functions import FunctionShelf
+from genro_nats.worker.presence import Presence
+from genro_nats.worker.renewing import Renewing
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.pools import WorkerTasks
 
@@ -41,7 +49,8 @@ class WorkerAgent:
     """Serves pools until ``stop`` is asked for.
 
     ``connection``: options that say where the server is. ``drain_timeout``:
-    seconds that calls in hand get to finish.
+    seconds that calls in hand get to finish. ``code_version``: of the user's code, as
+    others shall see it.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class WorkerAgent:
         *,
         drain_timeout: float = 30.0,
         events: Events | None = None,
+        code_version: str = "",
     ) -> None:
         self.id = os.urandom(8).hex()
         self.host = socket.gethostname()
@@ -58,6 +68,9 @@ class WorkerAgent:
         self._options = connection
         self._drain_timeout = drain_timeout
         self._events = events or Events()
+        self._stated_code = code_version
+        self._code: str | None = None
+        self._left = 0
         self._address = Address(connection)
         self._guard = make_guard(connection)
         self._guard.on_rejected.append(self._rejected)
@@ -71,6 +84,12 @@ class WorkerAgent:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
+        self.renewing = Renewing(self.services, self._events)
+        self._errors = LastErrors()
+        who = (self._connection, connection.prefix, self.id, self.shown)
+        self.presence, self._discovery = Presence(*who), Discovery(*who)
+        for observer in (self._errors, self.presence.changed):
+            self._events.add(observer)
         self.tasks = WorkerTasks(self._connection, connection, self.id, self._events)
 
     async def run(self) -> int:
@@ -103,8 +122,11 @@ class WorkerAgent:
         )
         connection.on_down.append(lambda: self._events("server.down", url=connection.shown))
         connection.on_up.append(lambda: self._events("server.up", url=connection.shown))
+        connection.on_lame_duck.append(lambda: self._events("server.leaving", url=connection.shown))
+        connection.streaming.append(lambda: any(service.streaming for service in self.services))
         await connection.subscribe(inbox, self._controlled)
-        self.services = [
+        await connection.subscribe(drain_inbox(self._options.prefix, self.id), self._told_to_leave)
+        self.services += [
             PoolService(
                 connection,
                 self._outbox,
@@ -116,19 +138,26 @@ class WorkerAgent:
             )
             for pool in self._pools
         ]
+        await self.presence.start()
+        await self._discovery.start()
         ticking = asyncio.create_task(self._tick())
         try:
             for service, pool in zip(self.services, self._pools, strict=True):
+                service.children.when_starved = partial(self._starved, service)
                 await service.start()
                 self.tasks.add(service, pool.options)
             await self.tasks.start()
             await connection.flush()
             connection.denials.require()
             self._announce()
+            self.presence.become("serving")
             await self._stopping.wait()
-            return await self._drain()
+            code = await self._drain()
+            self._raise_if_starved()
+            return code
         finally:
             ticking.cancel()
+            self.renewing.close()
             await self.tasks.aclose()
             for service in self.services:
                 await service.aclose()
@@ -137,6 +166,8 @@ class WorkerAgent:
                 async with asyncio.timeout(_SETTLE):
                     await self._outbox.aclose()
             await self._transfer.aclose()
+            self.presence.become("gone")
+            self.presence.close()
 
     @property
     def state(self) -> str:
@@ -164,6 +195,8 @@ class WorkerAgent:
 
     async def _drain(self) -> int:
         self._events("worker.draining", timeout=self._drain_timeout)
+        self.renewing.close()
+        self.presence.become("draining")
         pools = (service.drain(self._drain_timeout) for service in self.services)
         draining = asyncio.gather(*pools, self.tasks.drain(self._drain_timeout))
         aborting = asyncio.ensure_future(self._aborting.wait())
@@ -174,9 +207,10 @@ class WorkerAgent:
             draining.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await draining
+            self._left = sum(service.in_hand for service in self.services)
             self._events("worker.aborted")
             return 1
-        left = sum(draining.result())
+        left = self._left = sum(draining.result())
         for service in self.services:
             await service.settled(_SETTLE, self._aborting)
         self._events("worker.drained", left=left)
@@ -188,6 +222,30 @@ class WorkerAgent:
             for service in self.services:
                 service.tick()
             self.tasks.tick()
+            self.presence.tick()
+
+    def renew(self) -> None:
+        """Replace all children by ones with freshly imported code; what fails leaves the old ones."""
+        if not self._stopping.is_set():
+            self._code = None
+            self.renewing.begin()
+
+    def _starved(self, service: PoolService, error: Exception) -> None:
+        """A pool has lost its last child and can't start another: whoever started us has to know."""
+        service.starved = error
+        self._stopping.set()
+
+    def _raise_if_starved(self) -> None:
+        for service in self.services:
+            if service.starved is not None:
+                raise service.starved
+
+    def _told_to_leave(self, message: Message) -> None:
+        if any(frame.kind == FrameKind.LEAVE for frame in decode_all(message.data)):
+            self._events("worker.told", what="drain")
+            self._stopping.set()
+            if message.reply:
+                self._connection.publish_now(message.reply, self.presence.shown())
 
     def _controlled(self, message: Message) -> None:
         for service in self.services:
@@ -196,14 +254,28 @@ class WorkerAgent:
     def _rejected(self, subject: str, flaw: Flaw) -> None:
         self._events("message.rejected", subject=subject, reason=flaw.reason, error=flaw.text)
 
-    def facts(self) -> dict[str, Any]:
-        """Who this worker is and how its pools do."""
+    def shown(self) -> dict[str, Any]:
+        """What everybody may know of this worker: no secrets, no arguments, no texts of exceptions."""
+        tasks = self.tasks.facts()
         return {
-            "worker": self.id,
+            "version": __version__,
+            "code": self.code,
             "host": self.host,
             "pid": os.getpid(),
-            "pools": [service.facts() for service in self.services],
+            "prefix": self._options.prefix,
+            "left": self._left,
+            "errors": self._errors.facts(),
             "functions": self._functions.facts(),
-            "tasks": self.tasks.facts(),
-            "rejected": dict(self._guard.rejected),
+            "distrusted": dict(self._guard.rejected),
+            "pools": [
+                {**facts, "tasks": tasks.get(facts["subject"], {})}
+                for facts in (service.facts() for service in self.services)
+            ],
         }
+
+    @property
+    def code(self) -> str:
+        """The version of the user's code; found again after each renewal."""
+        if self._code is None:
+            self._code = find_code_version(self._stated_code)
+        return self._code

@@ -7,6 +7,7 @@ started as a program of its own where forking would not be safe.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -18,7 +19,7 @@ from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.transport.pipe import BlockingPipe
 from genro_nats.worker.setup import preload, prepare_child
 
-__all__ = ["main", "run_child"]
+__all__ = ["load_mode", "main", "run_child"]
 
 
 def run_child(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
@@ -30,6 +31,12 @@ def run_child(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:
     # When the parent is gone, so are we.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         _serve(pipe, tokens, setup)
+
+
+def load_mode(mode: str) -> None:
+    """Import what children of this mode need, so that those who are forked later share it."""
+    module = {"async": "async_child", "threads": "threaded_child"}.get(mode, "sync_child")
+    importlib.import_module(f"genro_nats.worker.{module}")
 
 
 def _serve(pipe: socket.socket, tokens: int, setup: ChildSetup) -> None:

@@ -10,10 +10,12 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from math import inf, isnan
 from typing import Any, Final
 
 from genro_nats.codec.frame import (
+    KNOWN_FLAGS,
     Buffer,
     Flag,
     Frame,
@@ -46,6 +48,7 @@ from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
 from genro_nats.worker.balance.holder import Movable
+from genro_nats.worker.callers import CallerVersions, unknown_flags
 from genro_nats.worker.functions import FunctionShelf
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
@@ -58,6 +61,7 @@ __all__ = ["PoolService"]
 log: Final = logging.getLogger("genro_nats.worker")
 
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
+_START_RETRIES: Final = 3
 _MAX_CREDIT: Final = 1_000_000  # items granted at once
 _CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
 
@@ -129,7 +133,8 @@ class PoolService:
             address=f"{options.prefix}.{options.subject}",
             on_event=events,
         )
-        self.children = ChildPool(plan)
+        self.kind = kind
+        self.children = ChildPool(replace(plan, start_retries=_START_RETRIES))
         self._works: dict[bytes, _RemoteWork] = {}
         self._bytes = 0
         self._cancelled: OrderedDict[bytes, None] = OrderedDict()
@@ -137,6 +142,8 @@ class PoolService:
         self.balance = Balance(connection, self._subjects.peers, self)
         self._idle = asyncio.Event()
         self.on_freed: Callable[[], object] = _nothing
+        self.on_caller: Callable[[Buffer], object] = CallerVersions(events)
+        self.starved: Exception | None = None  # why there are no children any more
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
 
     # -- life ---------------------------------------------------------------
@@ -156,7 +163,9 @@ class PoolService:
         # Cancels and questions are still heard: only the calls are left to others.
         await self._connection.unsubscribe(self._calls)
         await self.balance.leave()
-        if len(self.balance.peers):
+        if self.starved is not None:
+            self._bounce()
+        elif len(self.balance.peers):
             self._bounce(queued=True)
         try:
             async with asyncio.timeout(timeout):
@@ -191,6 +200,16 @@ class PoolService:
         """Another worker has it now."""
         self._forget(work)
 
+    @property
+    def in_hand(self) -> int:
+        """Calls accepted and not answered."""
+        return len(self._works)
+
+    @property
+    def streaming(self) -> bool:
+        """Is a stream open?"""
+        return any(work.stream for work in self._works.values())
+
     def _break_streams(self) -> None:
         """Items may be lost with the connection, and a stream with a gap must not go on."""
         for work in list(self._works.values()):
@@ -219,12 +238,16 @@ class PoolService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, queue and children, for an operator."""
+        children = self.children
         return {
             "subject": self.subject,
+            "kind": self.kind,
+            "slots": children.slots,
             **self.counts,
+            "seconds": round(children.seconds, 6),
             **self.trust.facts(),
             **self.balance.facts(),
-            **self.children.facts(),
+            **children.facts(),
         }
 
     # -- calls --------------------------------------------------------------
@@ -235,6 +258,8 @@ class PoolService:
             head = check(message.data)
             if head.kind != FrameKind.CALL:
                 raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
+            if head.flags & ~KNOWN_FLAGS:
+                raise unknown_flags(head)
             if isnan(head.seconds):
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
@@ -392,6 +417,8 @@ class PoolService:
     def obey(self, frame: Frame) -> None:
         """Do what a caller asks. Raises DecodeError."""
         if frame.kind == FrameKind.ACK:
+            if frame.meta:
+                self.on_caller(frame.meta)
             for id in split_ids(frame.body):
                 self._outlet.retention.drop(id)
         elif frame.kind == FrameKind.CREDIT:

@@ -33,7 +33,7 @@ import warnings
 from typing import Any, Final
 
 from genro_nats.executor.children.setup import OWNER_SIGNALS, ChildSetup, command_line, signals_held
-from genro_nats.worker.child import run_child
+from genro_nats.worker.child import load_mode, run_child
 from genro_nats.worker.setup import die_with_parent, preload
 
 __all__ = ["Template", "main"]
@@ -51,6 +51,7 @@ class Template:
         self._programs: dict[int, subprocess.Popen[bytes]] = {}
         self._children: set[int] = set()
         self._start_message: dict[str, Any] = {}
+        self._loaded: set[str] = set()
 
     def serve(self) -> None:
         """Read commands and reap children until the owner closes the socket."""
@@ -112,6 +113,7 @@ class Template:
     def _spawn(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
         if sys.platform == "darwin" or threading.active_count() > 1:
             return self._start_program(pipe, tokens, setup)
+        self._load(setup["mode"])
         sys.stdout.flush()
         sys.stderr.flush()
         with warnings.catch_warnings():
@@ -121,6 +123,14 @@ class Template:
         if pid == 0:
             self._become_child(pipe, tokens, setup)
         return pid
+
+    def _load(self, mode: str) -> None:
+        """Before the first child of this mode: it takes longer than the fork, and memory in each."""
+        if mode not in self._loaded:
+            self._loaded.add(mode)
+            load_mode(mode)
+            gc.collect()
+            gc.freeze()
 
     def _start_program(self, pipe: int, tokens: int, setup: dict[str, Any]) -> int:
         given = json.dumps({"pipe": pipe, "tokens": tokens, "setup": setup, "start": self._start_message})

@@ -36,6 +36,10 @@ from tests.cli.conftest import finished
         ("dead drop --subject a", "`dead drop ID`"),
         ("dead list x --subject a", "`dead` alone to list"),
         ("schedules remove --subject a", "`schedules remove NAME`"),
+        ("drain", "Give a worker's id, or --host HOST, or --all"),
+        ("drain x --all", "Give a worker's id, or --host HOST, or --all"),
+        ("top --interval 0.01", "--interval is 0.01 s"),
+        ("workers --wait soon", "'soon' is not a duration"),
         ("schedules --subject a --url nats://me:hush@host", "--url holds a login"),
     ],
 )
@@ -51,7 +55,7 @@ def test_bad_usage_is_one_line_with_a_way_out(
     assert "hush" not in shown.err
 
 
-_COMMANDS = "worker tasks task cancel retry dead schedules server demo"
+_COMMANDS = "worker tasks task cancel retry dead schedules workers pools top drain server demo"
 
 
 @pytest.mark.parametrize("line", ["--help", "", *(f"{command} --help" for command in _COMMANDS.split())])

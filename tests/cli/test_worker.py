@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import pytest
 from genro_nats.errors import ExecutorError
 from genro_nats.server import EmbeddedServer
 from tests.cli import samples
-from tests.cli.conftest import COMMAND, Running, environment, json_lines, pool, until
+from tests.cli.conftest import COMMAND, ROOT, Running, environment, json_lines, pool, until
 
 ONE = ("--url", "embedded", "--processes", "1", "--spares", "0")
 
@@ -181,3 +183,34 @@ def test_json_logs_hold_events_and_facts(worker: Callable[..., Running]) -> None
     assert lines["worker.ready"]["facts"]["subject"] == "json"
     assert lines["worker.drained"]["facts"] == {"left": 0}
     assert lines["worker.ready"]["level"] == "info"
+
+
+_ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_a_terminal_that_goes_away_is_no_wish_for_new_code(server: EmbeddedServer) -> None:
+    ours, theirs = os.openpty()
+    arguments = ("worker", "--url", "embedded", "--subject", "tasks.terminal", "--processes", "1")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ON_TERMINAL, *COMMAND, *arguments],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=ROOT,
+        env=environment(GENRO_NATS_HOME=str(server.directory)),
+        start_new_session=True,
+    )
+    os.close(theirs)
+    try:
+        shown = b""
+        while b"worker.ready" not in shown:
+            shown += os.read(ours, 65536)
+        os.close(ours)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait(10)

@@ -99,6 +99,12 @@ BAD: list[tuple[str, Any, type[BaseException], str]] = [
     ("two", lambda id: call(id) + call(id), DecodeError, "speaks of"),
     ("version", lambda id: header(id, version=9), DecodeError, "version 9"),
     ("kind", lambda id: header(id, kind=2), DecodeError, "kind 2"),
+    (
+        "flags",
+        lambda id: call(id, flags=32768),
+        DecodeError,
+        "flags 0x8000, which this worker (genro-nats",
+    ),
     ("huge body", lambda id: header(id, body=1 << 63), DecodeError, "speaks of"),
     ("huge name", lambda id: header(id, name=65535), DecodeError, "over its limits"),
     ("huge meta", lambda id: header(id, meta=1 << 31), DecodeError, "over its limits"),

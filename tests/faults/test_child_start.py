@@ -184,9 +184,9 @@ async def test_a_start_that_is_cancelled_leaves_nothing_open() -> None:
     await until(lambda: len(pool.roster.spares) == 1)
     this = psutil.Process()
     before = this.num_fds()
-    starting = asyncio.ensure_future(pool.roster._new_child())
+    starting = asyncio.ensure_future(pool.roster.new_child())
     async with asyncio.timeout(10):
-        while not pool.roster._spawner._spawning:
+        while not pool.roster.spawner._spawning:
             await asyncio.sleep(0)
     assert this.num_fds() > before
     starting.cancel()

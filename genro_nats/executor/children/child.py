@@ -17,13 +17,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from genro_nats.codec.frame import Buffer, Frame, FrameKind, Head, chunks, peek
+from genro_nats.errors import WorkerLostError
 from genro_nats.executor.children.choice import DEPTH
 from genro_nats.executor.children.taught import Taught
 from genro_nats.executor.children.work import CarriedFunction, Work
 from genro_nats.transport.pipe import Parts, Pipe
+
+if TYPE_CHECKING:
+    from genro_nats.executor.children.spawner import Spawner
 
 __all__ = ["Child"]
 
@@ -59,6 +63,10 @@ class Child:
         self.buried = False
         self.exit_status: int | None = None
         self.doomed: Work | None = None
+        self.outworn = False  # to be replaced once a successor is ready
+        self.crowded = False  # near its memory limit: no new calls
+        self.verdict: WorkerLostError | None = None  # why we ended it
+        self.spawner: Spawner
         self._max_tasks = max_tasks
         self._skipping = 0
         self._long = 0  # calls in its hands that are not expected to be short
@@ -100,7 +108,7 @@ class Child:
     @property
     def paused(self) -> bool:
         """Must not be sent calls now."""
-        return self._skipping > 0 or self.leaving
+        return self._skipping > 0 or self.crowded or self.leaving
 
     @property
     def leaving(self) -> bool:

@@ -17,7 +17,9 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, Head
 from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.choice import LOW, STALL, ShortCalls, choose, room
+from genro_nats.executor.children.memory import MemoryWatch
 from genro_nats.executor.children.roster import PoolPlan, Roster
+from genro_nats.executor.children.start import start_roster
 from genro_nats.executor.children.work import Work
 
 __all__ = ["ChildPool", "PoolPlan"]
@@ -37,16 +39,25 @@ class ChildPool:
         self._stall_timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._drained = asyncio.Event()
+        self._memory: MemoryWatch | None = None
+        self.seconds = 0.0  # that calls have run, altogether
+        self.when_starved: Callable[[Exception], object] | None = None
         self.roster = Roster(plan, self)
 
     async def start(self) -> None:
         """Start the children; returns when they are ready. Raises as ``Roster.start``."""
         self._loop = asyncio.get_running_loop()
         try:
-            await self.roster.start()
+            await start_roster(self)
         except BaseException:
             await self.aclose()
             raise
+        if self.plan.memory_limit is not None:
+            self._memory = MemoryWatch(self, self.plan.memory_limit)
+
+    async def renew(self) -> None:
+        """Replace the children by ones with freshly imported code. Raises as ``renewal.renew``."""
+        await self.roster.renew()
 
     async def aclose(self, error: ExecutorError | None = None) -> None:
         """End all children; calls still in hand end with ``error`` (ExecutorClosedError)."""
@@ -63,6 +74,8 @@ class ChildPool:
             self._fail(work, error)
         if self._stall_timer is not None:
             self._stall_timer.cancel()
+        if self._memory is not None:
+            self._memory.close()
         await self.roster.aclose()
 
     def abandon(self) -> None:
@@ -158,7 +171,8 @@ class ChildPool:
 
     def room(self, ahead: bool = False) -> int:
         """How many more calls could begin at once; with ``ahead``, how many more it is worth to have here."""
-        slots = (child.ahead if ahead else child.slots for child in self.roster.active if not child.leaving)
+        able = (child for child in self.roster.active if not (child.leaving or child.crowded))
+        slots = (child.ahead if ahead else child.slots for child in able)
         return sum(slots) - sum(len(child.inflight) for child in self.roster.active) - len(self.queue)
 
     @property
@@ -283,6 +297,7 @@ class ChildPool:
             running.received(kind, data)
 
     def _answered(self, work: Work, head: Head, data: Buffer) -> None:
+        self.seconds += head.seconds
         if not work.stream and not work.large:
             self._short.record(work.key, head.seconds)
         if not work.done:
@@ -293,12 +308,17 @@ class ChildPool:
         """A child has finished a call: what now?"""
         if not child.ready:
             return
+        self.roster.served(child)
+        if flags & Flag.RETIRE and not child.outworn:
+            self.roster.retire_soon(child)
         if child.doomed is not None and self._still_doomed(child):
             return
         if child.retiring:
             self.roster.let_go(child)
-        elif flags & Flag.RETIRE or child.worn_out:
+        elif child.worn_out:
             self.roster.retire(child)
+        elif child.crowded and self._memory is not None:
+            self._memory.look(child)
         elif self.queue and (not child.single or len(child.inflight) <= LOW):
             self._refill(child)
 
@@ -311,6 +331,9 @@ class ChildPool:
     def on_starved(self, error: Exception) -> None:
         """There is no child, and none can be started: waiting calls would wait for ever."""
         if self.roster.active:
+            return
+        if self.when_starved is not None:
+            self.when_starved(error)
             return
         works, self.queue = self.queue, OrderedDict()
         for work in works:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -19,6 +18,9 @@ from typing import Any, Final, Protocol
 from genro_nats.codec.frame import Buffer, Head
 from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
 from genro_nats.executor.children.child import Child
+from genro_nats.executor.children.loss import lost_error
+from genro_nats.executor.children.memory import refuse_if_tight
+from genro_nats.executor.children.renewal import renew
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
 from genro_nats.executor.children.work import Work
@@ -32,6 +34,7 @@ _EXIT_NOTICE: Final = 1.0  # seconds to wait for a dead child's exit status befo
 _CLOSE_TIMEOUT: Final = 2.0  # seconds for idle children to leave
 _PATIENCE: Final = 3  # failed starts in a row before calls stop waiting for a child
 _BACKOFF: Final = (0.1, 10.0)  # seconds, first and last, between attempts to start a child that fails
+_ENDING: Final = 0.2  # of ``max_tasks``: with so few calls left, a child's successor is made ready
 
 
 def no_event(name: str, **facts: object) -> None:
@@ -43,7 +46,8 @@ class PoolPlan:
     """What a pool of children shall be.
 
     ``initializer`` makes the call that is run first in each child, and the
-    future of its outcome. Times are in seconds.
+    future of its outcome. ``start_retries``: how often starting all of them may fail
+    before it is given up. Times are in seconds, memory is in bytes.
     """
 
     name: str
@@ -51,12 +55,14 @@ class PoolPlan:
     setup: ChildSetup
     spares: int = 1
     max_tasks: int | None = None
+    memory_limit: int | None = None
     imports: Sequence[str] = ()
     hints: Sequence[str] = ()
     initializer: Callable[[], tuple[Work, asyncio.Future[Any]]] | None = None
     cancel_grace: float = 1.0
     function_cache: int = 1 << 28
     start_timeout: float = 60.0
+    start_retries: int = 0
     on_event: Callable[..., object] = no_event
 
 
@@ -85,7 +91,9 @@ class Roster:
         self._hello: dict[Child, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._spawner = self._new_spawner()
+        self._renewing = asyncio.Lock()
+        self._old: set[Spawner] = set()  # their last children finish what they have
+        self.spawner = self.new_spawner()
 
     @property
     def children(self) -> list[Child]:
@@ -102,8 +110,8 @@ class Roster:
             Exception: what the initializer raised.
         """
         self._loop = asyncio.get_running_loop()
-        await self._spawner.start(self.plan.start_timeout)
-        starting = [asyncio.ensure_future(self._new_child()) for _ in range(self.plan.size)]
+        await self.spawner.start(self.plan.start_timeout)
+        starting = [asyncio.ensure_future(self.new_child()) for _ in range(self.plan.size)]
         self._starting += len(starting)
         try:
             children = await asyncio.gather(*starting)
@@ -126,7 +134,7 @@ class Roster:
         children = self.children
         for child in children:
             if child.inflight and child.pid:
-                self._spawner.kill(child.pid)
+                child.spawner.kill(child.pid)
             child.close()
         deadline = self._loop.time() + _CLOSE_TIMEOUT
         while (
@@ -134,14 +142,16 @@ class Roster:
             and self._loop.time() < deadline
         ):
             await asyncio.sleep(0.002)
-        await self._spawner.aclose()
+        for spawner in (self.spawner, *self._old):
+            await spawner.aclose()
         for child in children:
             child.close_tokens()
 
     def abandon(self) -> None:
         """Kill everything at once, for an owner whose event loop is gone."""
         self._closed = True
-        self._spawner.abandon()
+        for spawner in (self.spawner, *self._old):
+            spawner.abandon()
         children = self.children
         if children and not self._loop.is_closed():
             for task in self._tasks:
@@ -152,9 +162,9 @@ class Roster:
 
     # -- one child ----------------------------------------------------------
 
-    async def _new_child(self) -> Child:
+    async def new_child(self, spawner: Spawner | None = None) -> Child:
         """A child that has said hello, run the initializer, and lives."""
-        plan = self.plan
+        plan, spawner = self.plan, spawner or self.spawner
         child = Child(
             plan.setup.slots,
             plan.max_tasks,
@@ -163,18 +173,18 @@ class Roster:
             single=plan.setup.mode == "sync",
             function_cache=plan.function_cache,
         )
+        child.spawner = spawner
         theirs, tokens = child.open()
         hello = self._hello[child] = self._loop.create_future()
         try:
             async with asyncio.timeout(plan.start_timeout):
-                child.pid = await self._spawner.spawn(
-                    plan.setup, theirs, tokens, lambda s: self._on_exit(child, s)
-                )
+                child.pid = await spawner.spawn(plan.setup, theirs, tokens, lambda s: self._on_exit(child, s))
                 theirs.close()
                 await hello
                 await self._initialize(child)
+            refuse_if_tight(child.pid, plan.memory_limit)
             if child.ended:  # who is struck off before it joins would never be missed
-                raise _lost(child, ())
+                raise lost_error(child, ())
         except BaseException as error:
             self._discard(child)
             if isinstance(error, TimeoutError):
@@ -202,7 +212,7 @@ class Roster:
         if self._loop.is_closed():
             return  # its loop ended below it: nothing here can be told any more, and the template is gone
         if child.pid and not child.ended:
-            self._spawner.kill(child.pid)
+            child.spawner.kill(child.pid)
         child.close()
 
     def hello(self, child: Child) -> None:
@@ -214,7 +224,7 @@ class Roster:
     def _on_end(self, child: Child) -> None:
         """The pipe closed: the child has ended or is about to."""
         self._listener.on_unstarted(child.take_back())
-        self._spawner.look()  # if its template has ended, no other of its children may be sent a call
+        child.spawner.look()  # if its template has ended, no other of its children may be sent a call
         self.replace(child)
         if child.exit_status is None:
             self.leaving.add(child)
@@ -234,11 +244,11 @@ class Roster:
         child.buried = True
         self.leaving.discard(child)
         if child.exit_status is None:
-            self._spawner.kill(child.pid)  # it closed its pipe and lives on
+            child.spawner.kill(child.pid)  # it closed its pipe and lives on
         orphans = [work for work in child.inflight.values() if not work.done]
         child.inflight = {}
         child.close_tokens()
-        error = _lost(child, orphans)
+        error = lost_error(child, orphans)
         hello = self._hello.get(child)
         if hello is not None and not hello.done():
             hello.set_exception(error)
@@ -246,6 +256,7 @@ class Roster:
             self.lost += 1
             self.plan.on_event("child.lost", pid=child.pid, status=child.exit_status, calls=len(orphans))
         self._listener.on_orphans(orphans, error)
+        self._drop_old()
 
     # -- retiring and replacing ---------------------------------------------
 
@@ -259,11 +270,16 @@ class Roster:
         self.replace(child)
         self.let_go(child)
 
+    def retire_soon(self, child: Child) -> None:
+        """As ``retire``, once a successor is ready."""
+        child.outworn = True
+        self.keep_full()
+
     def let_go(self, child: Child) -> None:
         """End a retiring child if nobody waits for it any more."""
         if all(work.done for work in child.inflight.values()):
             if child.inflight:
-                self._spawner.kill(child.pid)
+                child.spawner.kill(child.pid)
             child.close()
 
     def kill(self, child: Child) -> None:
@@ -271,7 +287,7 @@ class Roster:
         if child.ended or child.exit_status is not None:
             return
         child.retiring = True
-        self._spawner.kill(child.pid)
+        child.spawner.kill(child.pid)
         self.leaving.add(child)
         self.replace(child)
 
@@ -288,11 +304,27 @@ class Roster:
             return
         while self.spares and len(self.active) < self.plan.size:
             self.active.append(self.spares.pop())
-        missing = self.plan.size + self.plan.spares - len(self.active) - len(self.spares) - self._starting
+        outworn = next((child for child in self.active if child.outworn), None)
+        if self.spares and outworn is not None:
+            self.retire(outworn)  # and so back to here
+            return
+        wanted = self.plan.size + self.plan.spares + sum(map(self._ends_soon, self.active))
+        missing = wanted - len(self.active) - len(self.spares) - self._starting
         for _ in range(missing):
             self._starting += 1
             self._background(self._add_child())
         self._listener.on_capacity()
+
+    def _ends_soon(self, child: Child) -> bool:
+        """Is its successor to be made ready?"""
+        limit = self.plan.max_tasks
+        return child.outworn or (limit is not None and limit - child.served <= max(1, int(_ENDING * limit)))
+
+    def served(self, child: Child) -> None:
+        """A child has ended a call: it may be one of its last."""
+        limit = self.plan.max_tasks
+        if limit is not None and limit - child.served == max(1, int(_ENDING * limit)):
+            self.keep_full()
 
     def _background(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -301,16 +333,20 @@ class Roster:
 
     async def _add_child(self) -> None:
         try:
-            child = await self._new_child_at_last()
+            child = await self.new_child_at_last()
         finally:
             self._starting -= 1
-        self.spares.append(child)
+        if child.spawner is self.spawner:
+            self.spares.append(child)
+        else:  # it was begun with code that has been replaced meanwhile
+            self.leaving.add(child)
+            self.let_go(child)
         self.keep_full()
 
-    async def _new_child_at_last(self) -> Child:
+    async def new_child_at_last(self) -> Child:
         while True:
             try:
-                child = await self._new_child()
+                child = await self.new_child()
             except ExecutorClosedError:
                 raise
             except Exception as error:
@@ -326,48 +362,51 @@ class Roster:
 
     # -- the template -------------------------------------------------------
 
-    def _new_spawner(self) -> Spawner:
-        return Spawner(self.plan.imports, self.plan.hints, self._spawner_lost)
+    async def renew(self) -> None:
+        """Replace all children, see ``renewal.py``. Asked while that goes on, it is done again after it."""
+        async with self._renewing:
+            await renew(self)
+        self.plan.on_event("children.renewed", pool=self.plan.name, children=len(self.active))
 
-    def _spawner_lost(self) -> None:
+    def follow(self, fresh: Spawner) -> None:
+        """From now on children come from this one; the last one ends with its children."""
+        self._old.add(self.spawner)
+        self.spawner = fresh
+
+    def _drop_old(self) -> None:
+        used = {child.spawner for child in self.children}
+        for spawner in self._old - used:
+            self._old.discard(spawner)
+            self._background(spawner.aclose())
+
+    def new_spawner(self) -> Spawner:
+        """A template process, not started yet."""
+        spawner = Spawner(self.plan.imports, self.plan.hints, lambda: self._spawner_lost(spawner))
+        return spawner
+
+    def _spawner_lost(self, spawner: Spawner) -> None:
         if self._closed:
+            return
+        if sys.platform == "linux":  # elsewhere they live on
+            for child in self.children:
+                child.dying = child.dying or child.spawner is spawner
+        if spawner is not self.spawner:
             return
         log.error("pool %s: the template process ended; starting another", self.plan.name)
         self.plan.on_event("template.lost")
-        if sys.platform == "linux":  # elsewhere they live on
-            for child in self.children:
-                child.dying = True
-        self._spawner = self._new_spawner()
+        self.spawner = self.new_spawner()
         self._background(self._restart_spawner())
 
     async def _restart_spawner(self) -> None:
         for attempt in range(1 << 30):
+            spawner = self.spawner
             try:
-                await self._spawner.start(self.plan.start_timeout)
+                await spawner.start(self.plan.start_timeout)
                 return
             except (ExecutorError, OSError) as error:
                 log.error("pool %s: the template process can't be started: %s", self.plan.name, error)
                 self._listener.on_starved(error)
             await asyncio.sleep(backoff(attempt, *_BACKOFF))
-            self._spawner = self._new_spawner()
-
-
-def _lost(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
-    status = child.exit_status
-    how = "ended" if status is None else _describe(status)
-    calls = ", ".join(work.key.decode(errors="replace") for work in orphans)
-    what = f"{calls}. The call may have had effects" if calls else "no call"
-    return WorkerLostError(
-        f"The child process {child.pid} {how} while it ran {what}.",
-        pid=child.pid,
-        exitcode=status,
-    )
-
-
-def _describe(status: int) -> str:
-    if status >= 0:
-        return f"exited with code {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name} (signal {-status})"
-    except ValueError:
-        return f"was killed by signal {-status}"
+            if self.spawner is not spawner:
+                return
+            self.spawner = self.new_spawner()
