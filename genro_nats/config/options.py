@@ -135,6 +135,13 @@ class PoolOptions:
         "file", "where the servers keep the pool's tasks", rules.choice("file", "memory"), _NATS
     )
 
+    orphan_ttl: float = _option(
+        3600.0,
+        "seconds after which workers drop stored payloads that no task refers to: what a crash left behind",
+        rules.seconds(),
+        _NATS,
+    )
+
     subject: str | None = _option(
         None,
         "subject that the workers serve; None: 'tasks.' and the pool's name",
@@ -164,8 +171,8 @@ class PoolOptions:
     )
     inline_limit: int = _option(
         1024**2,
-        "bytes of a call, result or item above which it stays with its owner and is pulled in chunks; "
-        "the server's max_payload is a limit too",
+        "bytes of a call, result or item above which it stays with its owner and is pulled in chunks, "
+        "or of a task, above which it is stored in chunks; the server's max_payload is a limit too",
         rules.size(1024),
         _NATS,
     )

@@ -71,7 +71,7 @@ class NatsEngine:
         self._connection = Connection(
             Address(options), f"genro-nats caller {name}", connect_timeout=options.connect_timeout
         )
-        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
+        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder, lambda: self._transfer)
 
     # -- life ---------------------------------------------------------------
 

@@ -62,7 +62,9 @@ class WorkerAgent:
         self._stopping = asyncio.Event()
         self._aborting = asyncio.Event()
         self.services: list[PoolService] = []
-        self.tasks = WorkerTasks(self._connection, connection.prefix, self.id, self._events)
+        self.tasks = WorkerTasks(
+            self._connection, connection.prefix, self.id, self._events, lambda: self._transfer
+        )
 
     async def run(self) -> int:
         """Serve until stopped; the exit code: 0 when every call in hand was finished, else 1.

@@ -14,7 +14,7 @@ from genro_nats.transport import shared
 from genro_nats.transport.pipe import Parts
 from genro_nats.transport.transfer.transfer import Transfer
 
-__all__ = ["pull_call", "reference_in", "room_for"]
+__all__ = ["pull_call", "reference_in", "room", "room_for"]
 
 _MAX_BYTES: Final = 1 << 30  # that a pool's calls and unacknowledged results take together
 
@@ -48,7 +48,7 @@ async def pull_call(transfer: Transfer, reference: Reference, announced: bytes, 
         TimeoutError: at the deadline.
         ConnectionLostError, DecodeError: it could not be pulled, or is another call.
     """
-    sink: _Room = _Shared() if shared.available() else _Plain()
+    sink = room()
     async with asyncio.timeout_at(None if deadline == inf else deadline):
         await transfer.pull(reference, sink)
     _compare(sink.view(), announced)
@@ -92,4 +92,6 @@ class _Plain:
         return [self._memory.getbuffer()]
 
 
-_Room = _Shared | _Plain
+def room() -> _Shared | _Plain:
+    """Where a call is put together for a child. Raises OSError."""
+    return _Shared() if shared.available() else _Plain()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
-from genro_nats.codec.frame import decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
@@ -30,6 +29,7 @@ from genro_nats.tasks.record import Stored
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
@@ -38,6 +38,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.streams import stream_exists
 from genro_nats.transport.subjects import TaskSubjects, api_inbox
+from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsTasks"]
 
@@ -48,7 +49,13 @@ class NatsTasks:
     """Meets ``TaskBackend`` on JetStream. It begins with its first use."""
 
     def __init__(
-        self, connection: Connection, options: PoolOptions, name: str, owner: str, encoder: CallEncoder
+        self,
+        connection: Connection,
+        options: PoolOptions,
+        name: str,
+        owner: str,
+        encoder: CallEncoder,
+        transfer: Callable[[], Transfer],
     ) -> None:
         assert options.subject is not None
         self._connection = connection
@@ -59,14 +66,15 @@ class NatsTasks:
         self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
-        self._listening = Listening(connection, subjects, self._outcomes)
+        self._shelf = shelf = Shelf(connection, subjects, options, transfer, owner)
+        self._listening = Listening(connection, subjects, self._outcomes, shelf)
         wait = options.overload == "wait"
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
-        self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
-        self._lookup = Lookup(js, subjects, store)
+        self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog, shelf)
+        self._lookup = Lookup(js, subjects, store, shelf)
         self._outcomes.exists = self._lookup.status
         self._recurring = Recurring(js, subjects, self._submitter)
-        self._graves = Graves(js, subjects, owner, self._submitter)
+        self._graves = Graves(js, subjects, owner, self._submitter, shelf)
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
         self._watches: WeakSet[Watch] = WeakSet()
@@ -113,6 +121,7 @@ class NatsTasks:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._listening.aclose()
+        await self._shelf.aclose()
         error = ExecutorClosedError(
             f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
         )
@@ -168,11 +177,26 @@ class NatsTasks:
         await self._look_at(id)
         stored = self._outcomes.known(id) or await self._settled(id, timeout)
         try:
-            return _value(id, stored)
+            return await self._value(id, stored)
         finally:
             if not stored.keep:
                 self._outcomes.forget(id)
                 await self._store.note("ask", "forget", id, ttl=_ASKED)
+
+    async def _value(self, id: str, stored: Stored) -> Any:
+        """The value of a settled task, or what it ended in, raised."""
+        if stored.state is TaskState.CANCELLED:
+            raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
+        if len(stored.outcome):
+            return load_reply(await self._shelf.frame(stored.outcome))
+        record = stored.record
+        raise TaskFailedError(
+            f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
+            task_id=id,
+            reason=record.reason,
+            error=record.error,
+            attempts=record.attempts,
+        )
 
     async def _settled(self, id: str, timeout: float | None) -> Stored:
         try:
@@ -203,7 +227,7 @@ class NatsTasks:
         """See ``TaskBackend``."""
         await self._look_at(id)
         progress = self._subjects.about("note", "progress", id)
-        watch = Watch(id, self._connection, progress, self._outcomes, self._lookup)
+        watch = Watch(id, self._connection, progress, self._outcomes, self._lookup, self._shelf)
         await watch.start()
         self._watches.add(watch)
         return watch
@@ -245,19 +269,3 @@ class NatsTasks:
     async def drop(self, id: str) -> bool:
         """See ``TaskBackend``."""
         return await self._there() and await self._graves.drop(id)
-
-
-def _value(id: str, stored: Stored) -> Any:
-    """The value of a settled task, or what it ended in, raised."""
-    if stored.state is TaskState.CANCELLED:
-        raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
-    if len(stored.outcome):
-        return load_reply(decode(stored.outcome)[0])
-    record = stored.record
-    raise TaskFailedError(
-        f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
-        task_id=id,
-        reason=record.reason,
-        error=record.error,
-        attempts=record.attempts,
-    )

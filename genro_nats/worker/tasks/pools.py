@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from genro_nats.config import PoolOptions
@@ -12,6 +13,7 @@ from genro_nats.events import Events
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.subjects import api_inbox
+from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.service import TaskService
 
@@ -25,17 +27,25 @@ _AGAIN: Final = 5.0  # seconds until JetStream is looked for again
 class WorkerTasks:
     """Starts a TaskService per pool. A server without JetStream is waited for: calls need none."""
 
-    def __init__(self, connection: Connection, prefix: str, worker: str, events: Events) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        prefix: str,
+        worker: str,
+        events: Events,
+        transfer: Callable[[], Transfer],
+    ) -> None:
         self._js = JetStream(connection, api_inbox(prefix, worker))
         self._worker = worker
         self._events = events
+        self._transfer = transfer
         self._services: dict[str, TaskService] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._ready = False
 
     def add(self, pool: PoolService, options: PoolOptions) -> None:
         """Serve the tasks of this pool too."""
-        service = TaskService(self._js, pool.children, options, self._worker, self._events)
+        service = TaskService(self._js, pool.children, options, self._worker, self._events, self._transfer)
         pool.on_freed = service.freed
         self._services[pool.subject] = service
 
