@@ -95,7 +95,10 @@ class Flag:
     RETIRE = 8  # a reply of a child that wants to be replaced
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
-    REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
+    REFERRED = 256  # the body is a reference; the frame itself, or its content, is to be had elsewhere
+    COMPRESSED = 512  # body and buffers are one compressed body
+    ACCEPT_ZSTD = 1024  # a call whose answers may be compressed by zstd
+    ACCEPT_LZ4 = 2048  # a call whose answers may be compressed by lz4
 
 
 class Frame:

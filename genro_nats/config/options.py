@@ -182,6 +182,12 @@ class PoolOptions:
         rules.size(1024),
         _NATS,
     )
+    compression: Literal["zstd", "lz4"] | None = _option(
+        None,
+        "how calls and their answers of 16 KiB and more are compressed, if they get smaller; None: not at all",
+        optional(rules.choice("zstd", "lz4")),
+        _NATS,
+    )
     disconnect_timeout: float = _option(
         30.0, "seconds that a call waits out a lost connection", rules.seconds(zero=True), _NATS
     )

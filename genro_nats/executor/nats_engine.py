@@ -36,7 +36,8 @@ from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.nats_replies import Replies
 from genro_nats.executor.nats_silence import SILENCE, Silence
 from genro_nats.executor.nats_tasks.backend import NatsTasks
-from genro_nats.executor.wire import CallEncoder, load_reply
+from genro_nats.executor.pressing import PressingEncoder
+from genro_nats.executor.wire import load_reply
 from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
@@ -64,7 +65,7 @@ class NatsEngine:
         self._subjects = pool_subjects(options.prefix, options.subject)
         self._inbox = caller_inbox(options.prefix, os.urandom(12).hex())
         self._fail_fast = options.overload == "fail"
-        self._encoder = CallEncoder()
+        self._encoder = PressingEncoder(options.compression)
         self._pending: dict[bytes, Pending] = {}
         self._refusal: ConfigurationError | None = None
         self._tasks: set[asyncio.Task[None]] = set()

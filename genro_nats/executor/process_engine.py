@@ -197,7 +197,12 @@ def pool_plan(
     """The plan of a pool of children with these options."""
     mode, slots = _mode(options, kind)
     setup = ChildSetup(
-        mode=mode, slots=slots, pool=name, address=address, max_memory=options.max_memory_per_child
+        mode=mode,
+        slots=slots,
+        pool=name,
+        address=address,
+        max_memory=options.max_memory_per_child,
+        max_payload=options.max_payload_size,
     )
     encoder = encoder or CallEncoder()
     initializer = None

@@ -7,6 +7,7 @@ from typing import Final
 
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.blob import Blob, Content, blob_in, content_in, content_of, is_referred, refer, start
+from genro_nats.codec.compression import expand
 from genro_nats.codec.frame import Buffer, Frame, decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import PayloadTooLargeError
@@ -75,18 +76,22 @@ class Shelf:
             )
 
     async def frame(self, data: Buffer) -> Frame:
-        """The frame that was stored, wherever its content is.
+        """The frame that was stored, wherever its content is, expanded.
 
         Raises:
-            DecodeError, PayloadLostError, PayloadTooLargeError: it can't be had.
+            CodecError, PayloadLostError: it can't be had, or not be read.
             StreamUnavailableError, ConnectionLostError: the stream stayed away.
         """
         if not is_referred(data):
-            return decode(data)[0]
+            return self.expanded(decode(data)[0])
         head, blob = blob_in(data)
         self.check(blob.size, "A stored payload")
         before = start(head, blob)
         assembly = FrameAssembly(len(before) + blob.size)
         assembly.write(memoryview(before))
         await self.blobs.get(blob, assembly)
-        return assembly.frame()
+        return self.expanded(assembly.frame())
+
+    def expanded(self, frame: Frame) -> Frame:
+        """A frame as it was before it was compressed. Raises CodecError."""
+        return expand(frame, self._size_limit)

@@ -16,6 +16,7 @@ from contextvars import Context, ContextVar, copy_context
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
+from genro_nats.codec.compression import MAX_RAW, accepted, expand, press
 from genro_nats.codec.exceptions import dump_error
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
@@ -48,12 +49,13 @@ class Opened(NamedTuple):
     checkpointed: Any = None
 
 
-def open_call(frame: Frame, cache: FunctionCache) -> Opened:
-    """The function and arguments of a call frame.
+def open_call(frame: Frame, cache: FunctionCache, limit: int = MAX_RAW) -> Opened:
+    """The function and arguments of a call frame; ``limit``: bytes that a compressed one may become.
 
     Raises:
-        FunctionNotFoundError, DecodeError: as their texts say.
+        FunctionNotFoundError, DecodeError, PayloadTooLargeError: as their texts say.
     """
+    expand(frame, limit)
     buffers = frame.buffers
     blob = None
     if frame.flags & Flag.BY_VALUE:
@@ -89,7 +91,7 @@ def describe(
     if frame.flags & Flag.PROGRESS:
 
         def listener(update: ProgressUpdate) -> None:
-            send(progress_frame(call_id, update))
+            send(progress_frame(call_id, update, frame.flags))
 
     if frame.flags & Flag.TASK:
 
@@ -166,13 +168,15 @@ def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> lis
     except BaseException as error:  # a __reduce__ may raise anything
         return error_reply(frame, error, started, flags)
     seconds = time.monotonic() - started
-    return chunks(Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags))
+    reply = Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags)
+    return chunks(press(reply, accepted(frame.flags)))
 
 
 def item_frame(frame: Frame, value: Any) -> list[Buffer]:
     """One item of a stream. Raises CodecError when it can't be pickled."""
     body, buffers = values.dumps(values.lift(value))
-    return chunks(Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers))
+    item = Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers)
+    return chunks(press(item, accepted(frame.flags)))
 
 
 def error_reply(frame: Frame, error: BaseException, started: float, flags: int = 0) -> list[Buffer]:
@@ -180,7 +184,8 @@ def error_reply(frame: Frame, error: BaseException, started: float, flags: int =
     seconds = time.monotonic() - started
     kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
     meta = _task_error(error, frame) if frame.flags & Flag.TASK else b""
-    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, dump_error(error), (), flags, 0, seconds))
+    reply = Frame(FrameKind.ERROR, frame.id, kind, meta, dump_error(error), (), flags, 0, seconds)
+    return chunks(press(reply, accepted(frame.flags)))
 
 
 def _task_error(error: BaseException, frame: Frame) -> bytes:
@@ -204,7 +209,8 @@ def _checkpoint_frame(call_id: bytes, value: Any) -> list[Buffer]:
     return chunks(Frame(FrameKind.CHECKPOINT, call_id, body=body))
 
 
-def progress_frame(call_id: bytes, update: ProgressUpdate) -> list[Buffer]:
-    """A progress message to the caller."""
+def progress_frame(call_id: bytes, update: ProgressUpdate, flags: int = 0) -> list[Buffer]:
+    """A progress message to the caller; ``flags``: of the call."""
     body, buffers = values.dumps((update.fraction, update.text, update.data))
-    return chunks(Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers))
+    progress = Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers)
+    return chunks(press(progress, accepted(flags)))

@@ -124,3 +124,12 @@ def keep_large(path: str, sizes: list[int], release: str) -> int:
     note(path, "kept")
     wait_for(release, 60)
     return len(met or b"")
+
+
+def fail_with_checkpoint(data: bytes) -> tuple[int, Any]:
+    """Leave a checkpoint in the first attempt, and give the one that is met in the second."""
+    call = current_call()
+    if call.attempt == 1:
+        call.checkpoint("kept")
+        raise ValueError("the first attempt")
+    return len(data), call.checkpointed

@@ -133,7 +133,7 @@ async def test_many_large_ones(tasks: TaskFleet) -> None:
     pool = tasks.caller()
     datas = [random(LARGE + (n << 10)) for n in range(5)]
     handles = await pool(task_jobs.sum_of).enqueue_many(datas)
-    found = [await handle.result(timeout=20) for handle in handles]  # type: ignore[union-attr]
+    found = [await handle.result(timeout=20) for handle in handles]
     assert found == [task_jobs.sum_of(data) for data in datas]
     async with tasks.ledger() as ledger:
         await nothing_left(ledger)
@@ -258,7 +258,7 @@ async def test_long_headers_and_a_letter_find_room(tasks: TaskFleet, notes: Note
     pool = tasks.caller(inline_limit=8 << 20)
     key = "ä\n" * 42 + "xy"
     async with tasks.ledger() as ledger:
-        function = pool(task_jobs.refuse).options(key=key, delay=0.3)
+        function: Any = pool(task_jobs.refuse).options(key=key, delay=0.3)
         small = await function.enqueue(notes.path, bytes(100_000))
         overhead = len((await message_of(ledger, small.id)).data) - 100_000
         await small.cancel()
@@ -266,7 +266,7 @@ async def test_long_headers_and_a_letter_find_room(tasks: TaskFleet, notes: Note
         handle = await function.enqueue(notes.path, bytes(count))
         found = await message_of(ledger, handle.id)
         assert is_referred(found.data) == (off > 0)
-        assert off > 0 or MAX_PAYLOAD - ROOM - 20 < len(found.data)
+        assert off > 0 or len(found.data) > MAX_PAYLOAD - ROOM - 20
         with pytest.raises(ValueError, match="as it was told"):
             await handle.result(timeout=10)
         again = await pool.dead.replay(handle.id)
@@ -288,7 +288,7 @@ async def test_results_at_the_limit(tasks: TaskFleet, off: int) -> None:
         assert len(await heads(ledger)) == (off > 0)
 
 
-async def test_max_payload_size_is_named(tasks: TaskFleet, notes: Notes) -> None:
+async def test_max_payload_size_is_named(tasks: TaskFleet) -> None:
     await tasks.worker(max_payload_size=2_000_000)
     pool = tasks.caller(max_payload_size=4_000_000)
     async with tasks.ledger() as ledger:
@@ -299,13 +299,12 @@ async def test_max_payload_size_is_named(tasks: TaskFleet, notes: Notes) -> None
         with pytest.raises(PayloadTooLargeError, match="max_payload_size"):
             await pool(task_jobs.sum_of).schedule("s", every=60, args=(random(5_000_000),))
         assert await stored(ledger) == 0
-        handle = await pool.enqueue(task_jobs.sum_of, random(LARGE))
+        taken = await pool.enqueue(task_jobs.sum_of, random(LARGE))
         with pytest.raises(PayloadTooLargeError, match=r"2,000,000 .*max_payload_size"):
-            await handle.result(timeout=10)
-        handle = await pool.enqueue(jobs.give_bytes, LARGE)
+            await taken.result(timeout=10)
+        given = await pool.enqueue(jobs.give_bytes, LARGE)
         with pytest.raises(PayloadTooLargeError, match=r"2,000,000 .*max_payload_size"):
-            await handle.result(timeout=10)
-        assert await pool.enqueue(jobs.echo_note, notes.path, 1)
+            await given.result(timeout=10)
 
 
 # -- what is dropped, and when ------------------------------------------------------
@@ -316,7 +315,7 @@ async def test_a_dead_letter_keeps_its_arguments_for_replays(tasks: TaskFleet, n
     pool = tasks.caller()
     data = random()
     async with tasks.ledger() as ledger:
-        handle = await pool.enqueue(task_jobs.refuse, notes.path, data)
+        handle: Any = await pool.enqueue(task_jobs.refuse, notes.path, data)
         for _ in range(2):
             with pytest.raises(ValueError, match="as it was told"):
                 await handle.result(timeout=10)

@@ -26,7 +26,8 @@ class ChildSetup:
 
     ``mode``: "sync", "threads" or "async"; ``slots``: calls that may run at
     once; ``pool`` and ``address``: what ``current_call()`` shows; ``max_memory``:
-    bytes above which the child asks to be replaced.
+    bytes above which the child asks to be replaced; ``max_payload``: bytes that a
+    compressed call may become.
     """
 
     mode: str = "sync"
@@ -34,6 +35,7 @@ class ChildSetup:
     pool: str = ""
     address: str = ""
     max_memory: int | None = None
+    max_payload: int = 4 << 30
 
 
 def search_path() -> list[str]:

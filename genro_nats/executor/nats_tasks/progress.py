@@ -9,7 +9,7 @@ from typing import Final
 
 from genro_nats.codec.blob import is_referred
 from genro_nats.codec.frame import Frame, decode
-from genro_nats.errors import DecodeError, ExecutorError
+from genro_nats.errors import CodecError, DecodeError, ExecutorError
 from genro_nats.executor.wire import load_progress
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.shelf import Shelf
@@ -53,8 +53,8 @@ class ProgressFeed:
 
     def _tell(self, data: bytes) -> None:
         try:
-            update = _load(decode(data)[0])
-        except DecodeError:
+            update = _load(self._shelf.expanded(decode(data)[0]))
+        except CodecError:
             return
         if update is not None:
             self._give(update)
