@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from genro_nats.bench.arrays import ArrayFigures, time_arrays
 from genro_nats.bench.beside import BesideFigures, time_beside
 from genro_nats.bench.functions import echo, echo_large
 from genro_nats.bench.ground import bench_server, echo_peer, login, pool_options, worker_peer
@@ -28,6 +29,7 @@ __all__ = ["PayloadFigures", "add_payload_arguments", "run_payloads"]
 
 _HUGE: Final = (100 * MIB, 1024 * MIB)
 _BESIDE: Final = 100 * MIB
+_ARRAY: Final = 100 * MIB
 _SUBJECT: Final = "bench.payloads"
 _FLOOR: Final = "bench.floor"
 
@@ -38,6 +40,7 @@ class PayloadFigures:
 
     big: EchoFigures
     beside: BesideFigures
+    arrays: ArrayFigures
     huge: list[HugeFigures] = field(default_factory=list)
 
 
@@ -92,7 +95,9 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
         progress("payloads: small calls beside large ones")
         size = _BESIDE // 10 if quick else _BESIDE
         beside = await time_beside(small, call, floor.request, size, rounds, 0.5 if quick else 3.0)
-        return PayloadFigures(big, beside, huge)
+        progress("payloads: arrays to a local process")
+        arrays = await time_arrays(_ARRAY // 10 if quick else _ARRAY, rounds)
+        return PayloadFigures(big, beside, arrays, huge)
 
 
 def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
@@ -104,6 +109,8 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
         found.append(Verdict(f"{what}, memory added to the caller", it.caller / it.size, 2.5, "x payload"))
         found.append(Verdict(f"{what}, memory added to the worker", it.worker / it.size, 2.5, "x payload"))
     found.append(Verdict("nats: small calls beside, p99", figures.beside.ratio, 1.0, "x beside bare load"))
+    what = f"process: {figures.arrays.size // MIB} MiB array, there and back"
+    found.append(Verdict(what, figures.arrays.ratio, 5, "x as fast as ProcessPoolExecutor", at_most=False))
     return found
 
 
@@ -118,3 +125,9 @@ def _show(figures: PayloadFigures) -> None:
     rows.append(["beside bare load, ms", *(f"{s * 1e3:.2f}" for s in figures.beside.bare)])
     rows.append(["its rate each way, MB/s", *(f"{rate / 1e6:.0f}" for _, rate in figures.beside.rates)])
     show("Small calls beside large ones", rows)
+    rows = [
+        [f"{figures.arrays.size // MIB} MiB array", *(str(n + 1) for n in range(len(figures.arrays.ours)))]
+    ]
+    rows.append(["ProcessPoolExecutor, ms", *(f"{s * 1e3:.0f}" for s in figures.arrays.stdlib)])
+    rows.append(["process, ms", *(f"{s * 1e3:.0f}" for s in figures.arrays.ours)])
+    show("An array to a local process and back", rows)
