@@ -59,6 +59,7 @@ class Sweeper:
         self._orphan_ttl = orphan_ttl
         self._now = now
         self._sweeping: asyncio.Task[None] | None = None
+        self._suspects: set[bytes] = set()  # needed by nobody when it was looked last
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -81,8 +82,12 @@ class Sweeper:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # several workers look at different times
 
     async def look(self) -> int:
-        """Drop what is old enough and needed by nobody; how many that were."""
+        """Drop what is old enough and needed by nobody, now and the last time; how many that were.
+
+        Once is not enough: a replica that is behind may not yet have what refers to it.
+        """
         dropped, seq, stream = 0, 1, self._subjects.blobs_stream
+        suspects, self._suspects = self._suspects, set()
         while True:
             found = await scan(
                 self._js, stream, self._subjects.of("blob", "*", "head"), start_seq=seq, limit=_PAGE
@@ -91,9 +96,13 @@ class Sweeper:
                 head = read_head(message)
                 if head is None or self._now() - from_rfc3339(head.time) < self._orphan_ttl:
                     continue
-                if not await _is_needed(self._js, self._subjects, head):
+                if await _is_needed(self._js, self._subjects, head):
+                    continue
+                if head.id in suspects:
                     await self._blobs.drop(head.id)
                     dropped += 1
+                else:
+                    self._suspects.add(head.id)
             if len(found) < _PAGE:
                 return dropped
             seq = found[-1].seq + 1

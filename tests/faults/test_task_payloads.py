@@ -215,6 +215,26 @@ async def test_a_schedule_keeps_its_arguments(tasks: TaskFleet, notes: Notes) ->
         assert set(notes.lines()) == {str(len(data))}
 
 
+async def test_a_buried_run_of_a_schedule_keeps_its_arguments(tasks: TaskFleet, notes: Notes) -> None:
+    await tasks.worker(orphan_ttl=0.4)
+    pool = tasks.caller()
+    data = random()
+    async with tasks.ledger() as ledger:
+        await pool(task_jobs.refuse).schedule("often", every=1, args=(notes.path, data))
+        await notes.wait(1, 20)
+        assert await pool.unschedule("often")
+        await ledger.empty()
+        await asyncio.sleep(1.5)  # several looks
+        letters = await pool.dead.list()
+        again: Any = await pool.dead.replay(letters[0].id)
+        with pytest.raises(ValueError, match="as it was told"):
+            await again.result(timeout=10)
+        for letter in await pool.dead.list():
+            await pool.dead.drop(letter.id)
+        await nothing_left(ledger)
+        assert set(notes.lines()) == {str(len(data))}
+
+
 # -- sizes -----------------------------------------------------------------------
 
 

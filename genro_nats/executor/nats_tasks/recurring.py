@@ -43,7 +43,8 @@ class Recurring:
         if spec.cron:
             headers = {**cron_headers(spec.cron, spec.timezone, target), _AS_STATED: spec.cron}
         # The runs have it too: what is stored of them stays as long as the schedule or one of them does.
-        data, blob = await self._submitter.message(request, [self._subject(name), target])
+        owners = [self._subject(name), target, self._subjects.of("dead", "*")]
+        data, blob = await self._submitter.message(request, owners)
         try:
             await self._publisher.publish(self._subject(name), data, headers)
         except StreamError as error:

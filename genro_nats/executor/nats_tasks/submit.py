@@ -256,7 +256,8 @@ class Submitter:
         if due is not None:
             headers = at_headers(due, now_subject)
         later_subject = subjects.task(options.priority, options.key, request.id, later=True)
-        owners = [now_subject, later_subject, subjects.of("dead", token(request.id))]
+        # In the order in which it moves on: who looks through them can't miss it on its way.
+        owners = [later_subject, now_subject, subjects.of("dead", token(request.id))]
         data, blob = await self.message(request, owners, self._clock.now() if due is not None else None)
         guard = ""
         if options.key is not None:

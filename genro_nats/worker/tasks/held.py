@@ -414,6 +414,8 @@ class HeldTask:
             frame, blob = await self._service.stored_apart(self.task, frame)
             self._seq = await self._save(settled, frame)
         except PayloadTooLargeError as too_large:
+            if blob is not None:
+                await self._service.shelf.blobs.drop(blob.id)
             await self._too_large(settled, too_large)
             return
         except SequenceConflictError:

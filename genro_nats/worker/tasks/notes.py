@@ -85,7 +85,7 @@ class Notes:
     async def _store_one(self, what: str, data: Buffer) -> None:
         before = self._blobs.pop(what, None)
         if self._shelf.fits(len(data)):
-            await self._note(what, data)
+            await self._note(what, bytes(data))
         else:
             await self._store_large(what, data)
         if before is not None:
