@@ -128,7 +128,7 @@ def test_payloads(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     figures: dict[str, Any] = json.loads(written.read_text())
-    assert len(figures["limits"]) == 5
+    assert len(figures["limits"]) == 6
     assert [len(figures["big"][name]) for name in ("floor", "ours")] == [1, 1]
     (huge,) = figures["huge"]
     assert huge["seconds"] > 0
