@@ -452,14 +452,23 @@ class Connection:
         if client is not None and client._flush_queue is not None and client._flush_queue.empty():
             client._flush_queue.put_nowait(self._loop.create_future())
 
-    async def send_pieces(self, subject: str, pieces: Sequence[Buffer]) -> None:
-        """As ``publish``, for one message given in pieces that need not be copied together.
+    async def send_pieces(
+        self,
+        subject: str,
+        pieces: Sequence[Buffer],
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """As ``publish``, for one large message given in pieces that need not be copied together.
 
-        Raises as ``publish``.
+        Unlike nats-py's ``publish`` it does not wait for ever when the server goes meanwhile, and
+        can be cancelled. It may overtake small messages that were published before. Raises as ``publish``.
         """
-        client = self._sendable(subject, pieces[0], "")
+        client = self._sendable(subject, pieces[0], reply, headers)
         try:
-            await send(client, subject, "", pieces)
+            await send(
+                client, subject, reply, pieces, headers or {}, header_block(headers) if headers else b""
+            )
         except (NatsError, OSError) as error:
             raise self._lost(error) from error
 

@@ -228,7 +228,9 @@ async def test_a_draining_worker_hands_on_what_it_pulls(shared_fleet: Fleet, not
     held = Held(transfer_of(pool), 4)
     call = asyncio.create_task(pool.submit(jobs.note_bytes, notes.path, bytes(LARGE)))
     await until(lambda: held.left < 0)
-    await shared_fleet.worker(max_workers=1)  # before the first leaves: on a busy machine it would come too late
+    await shared_fleet.worker(
+        max_workers=1
+    )  # before the first leaves: on a busy machine it would come too late
     first.signal(signal.SIGTERM)
     await first.ended()
     held.open.set()
