@@ -47,6 +47,15 @@ def blob(algorithm: str, data: bytes) -> bytes:
     return bytes(importlib.import_module("backports.zstd").compress(data))
 
 
+def without_end(algorithm: str, data: bytes) -> bytes:
+    """All of the data, and no end."""
+    if algorithm == "lz4":
+        return blob(algorithm, data)[:-4]
+    zstd = importlib.import_module("backports.zstd")
+    options = {zstd.CompressionParameter.checksum_flag: 1}
+    return bytes(zstd.compress(data, options=options))[:-4]
+
+
 def forged(algorithm: str, content: bytes, n_body: int, table: tuple[int, ...] = ()) -> Frame:
     fixed = FIXED.pack({"zstd": 1, "lz4": 2}[algorithm], 0, len(table), n_body)
     body = fixed + struct.pack(f"!{len(table)}Q", *table) + content
@@ -138,6 +147,7 @@ LIES: dict[str, tuple[Callable[[str], Frame], str]] = {
     "less than it says": (lambda a: forged(a, blob(a, bytes(50_000)), 50_001), "ends after 50,000 of 50,001"),
     "much less": (lambda a: forged(a, blob(a, bytes(50_000)), 3 << 20), "ends after"),
     "cut short": (lambda a: forged(a, blob(a, bytes(range(256)) * 400)[:-9], 102_400), "ends after|can't be"),
+    "no end": (lambda a: forged(a, without_end(a, bytes(50_000)), 50_000), "ends after 50,000"),
     "two frames": (lambda a: forged(a, blob(a, bytes(50_000)) * 2, 100_000), "ends after"),
     "a second frame": (lambda a: forged(a, blob(a, bytes(50_000)) * 2, 50_000), "behind its end"),
     "garbage behind": (lambda a: forged(a, blob(a, bytes(50_000)) + b"garbage", 50_000), "behind its end"),

@@ -101,6 +101,16 @@ def die(array: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def spoil_in_a_fork(array: Any) -> float:
+    """What a program that forks sees of its own memory."""
+    pid = os.fork()
+    if pid == 0:
+        array[:] = -1.0
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return float(array.sum())
+
+
 def items(array: Any, count: int) -> Iterator[Any]:
     for _ in range(count):
         yield array
@@ -115,6 +125,10 @@ async def test_what_arrives_is_writable_and_private(pool: ProcessExecutor) -> No
     other[:] = 3.0
     assert (data.sum(), one.sum(), other.sum()) == (SIZE, 2 * SIZE, 3 * SIZE)
     assert await pool.submit(kept) == SIZE  # what the child kept is not what was written here
+
+
+async def test_it_is_private_to_a_program_that_forks(pool: ProcessExecutor) -> None:
+    assert await pool.submit(spoil_in_a_fork, np.ones(SIZE)) == SIZE
 
 
 async def test_it_is_freed_with_its_last_view(pool: ProcessExecutor) -> None:

@@ -40,8 +40,8 @@ async def test_everything_goes_smaller(
     array = await pool.submit(jobs.echo_note, notes.path, bytearray(TEXT))
     assert isinstance(array, bytearray)
     array[:2] = b"is"
-    items = [item async for item in pool(jobs.mixed_items).stream([1_000_000, 10, 500_000])]
-    assert [len(item) for item in items] == [1_000_000, 10, 500_000]
+    items = [item async for item in pool(jobs.mixed_items).stream([1_200_000, 10, 500_000])]
+    assert [len(item) for item in items] == [1_200_000, 10, 500_000]
     task = await pool.enqueue(jobs.echo_note, notes.path, TEXT)
     assert await task.result(timeout=10) == TEXT
     assert not by_reference(pool)  # neither what was sent nor the answers

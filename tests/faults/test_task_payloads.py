@@ -169,6 +169,21 @@ async def test_retries_get_arguments_and_checkpoints_again(
         assert json.loads(head.data) == [ledger.subjects.about("note", "progress", handle.id)]
 
 
+async def test_notes_that_are_superseded_go_at_once(tasks: TaskFleet, notes: Notes, tmp_path: Path) -> None:
+    await tasks.worker()
+    pool = tasks.caller()
+    release = tmp_path / "release"
+    async with tasks.ledger() as ledger:
+        sizes = [LARGE, LARGE + 1, LARGE + 2]
+        handle = await pool.enqueue(task_jobs.keep_large, notes.path, sizes, str(release))
+        await notes.wait(2)
+        await reach_heads(ledger, 2)
+        release.touch()
+        assert await handle.result(timeout=10) == 0
+        (head,) = await reach_heads(ledger, 1)
+        assert json.loads(head.data) == [ledger.subjects.about("note", "progress", handle.id)]
+
+
 async def child_of(tasks: TaskFleet) -> int:
     """The child that runs something: the one that has a large file mapped or used most memory."""
     from genro_nats.bench.processes import family
