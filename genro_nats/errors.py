@@ -30,6 +30,7 @@
     └── TaskError
         ├── TaskNotFoundError
         ├── TaskFailedError
+        ├── PayloadLostError                     stored arguments or a result are gone
         ├── TaskCancelledError
         └── Retry                                raised by a task's function: try me again later
 
@@ -56,6 +57,7 @@ __all__ = [
     "MemoryLimitError",
     "NoWorkersError",
     "NotAllowedError",
+    "PayloadLostError",
     "PayloadTooLargeError",
     "PermissionDeniedError",
     "PythonVersionError",
@@ -264,6 +266,13 @@ class TaskNotFoundError(TaskError):
 
 class TaskFailedError(TaskError):
     """A task ended for a reason that is not the user's exception. Fields: ``reason``."""
+
+
+class PayloadLostError(TaskError):
+    """Arguments or a result of a task that were stored apart from it are not there (any more).
+
+    Fields: ``blob`` (its id in hex), ``chunk`` (the number of the missing one).
+    """
 
 
 class TaskCancelledError(TaskError):

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from genro_nats.bench.arrays import ArrayFigures, time_arrays
 from genro_nats.bench.beside import BesideFigures, time_beside
 from genro_nats.bench.closures import ClosureFigures, time_closures
 from genro_nats.bench.codecs import CodecFigures, time_codecs
@@ -34,6 +35,7 @@ __all__ = ["PayloadFigures", "add_payload_arguments", "run_payloads"]
 
 _HUGE: Final = (100 * MIB, 1024 * MIB)
 _BESIDE: Final = 100 * MIB
+_ARRAY: Final = 100 * MIB
 _SUBJECT: Final = "bench.payloads"
 _FLOOR: Final = "bench.floor"
 
@@ -46,6 +48,7 @@ class PayloadFigures:
     beside: BesideFigures
     signed: SignedFigures
     closures: list[ClosureFigures]
+    arrays: ArrayFigures
     huge: list[HugeFigures] = field(default_factory=list)
     codecs: CodecFigures = field(default_factory=CodecFigures)
 
@@ -109,7 +112,9 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
         local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
         calls = 100 if quick else 1000
         closures = [await time_closures(it, calls, rounds) for it in (pool, local)]
-        return PayloadFigures(big, beside, signed, closures, huge)
+        progress("payloads: arrays to a local process")
+        arrays = await time_arrays(_ARRAY // 10 if quick else _ARRAY, rounds)
+        return PayloadFigures(big, beside, signed, closures, arrays, huge)
 
 
 def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
@@ -131,6 +136,8 @@ def payload_verdicts(figures: PayloadFigures) -> list[Verdict]:
     found.append(
         Verdict("nats: signed calls/s, 100 in flight", figures.signed.ratio, 0.9, "x unsigned", at_most=False)
     )
+    what = f"process: {figures.arrays.size // MIB} MiB array, there and back"
+    found.append(Verdict(what, figures.arrays.ratio, 5, "x as fast as ProcessPoolExecutor", at_most=False))
     return found
 
 
@@ -161,3 +168,9 @@ def _show(figures: PayloadFigures) -> None:
         rows.append(["by name, s", *(f"{s:.3f}" for s in it.by_name)])
         rows.append(["closure over 5 MB, s", *(f"{s:.3f}" for s in it.by_value)])
         show(f"Functions by value, {it.kind}", rows)
+    rows = [
+        [f"{figures.arrays.size // MIB} MiB array", *(str(n + 1) for n in range(len(figures.arrays.ours)))]
+    ]
+    rows.append(["ProcessPoolExecutor, ms", *(f"{s * 1e3:.0f}" for s in figures.arrays.stdlib)])
+    rows.append(["process, ms", *(f"{s * 1e3:.0f}" for s in figures.arrays.ours)])
+    show("An array to a local process and back", rows)

@@ -104,9 +104,12 @@ class Flag:
     CHECKPOINT = 16  # the last buffer is the pickled checkpoint of an earlier attempt
     TASK = 32  # the call is a task: its checkpoints are kept, its error's meta says how to go on
     NO_QUEUE = 64  # a call that is refused rather than queued; a refusal because no worker had room
+    REFERRED = 256  # the body is a reference; the frame itself, or its content, is to be had elsewhere
+    COMPRESSED = 512  # body and buffers are one compressed body
+    ACCEPT_ZSTD = 1024  # a call whose answers may be compressed by zstd
+    ACCEPT_LZ4 = 2048  # a call whose answers may be compressed by lz4
     DATA = 4096  # body, checkpoint and answers are of the data codec, not pickles
     BY_DIGEST = 8192  # the meta begins with the digest of the function, which travels apart
-    REFERRED = 256  # the body is a reference; the frame itself is to be pulled from its owner
 
 
 KNOWN_FLAGS: Final = sum(bit for name, bit in vars(Flag).items() if name.isupper())

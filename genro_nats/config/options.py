@@ -171,6 +171,12 @@ class PoolOptions:
         rules.names(),
         _NATS,
     )
+    orphan_ttl: float = _option(
+        3600.0,
+        "seconds after which workers drop stored payloads that no task refers to: what a crash left behind",
+        rules.seconds(),
+        _NATS,
+    )
 
     subject: str | None = _option(
         None,
@@ -201,8 +207,8 @@ class PoolOptions:
     )
     inline_limit: int = _option(
         1024**2,
-        "bytes of a call, result or item above which it stays with its owner and is pulled in chunks; "
-        "the server's max_payload is a limit too",
+        "bytes of a call, result or item above which it stays with its owner and is pulled in chunks, "
+        "or of a task, above which it is stored in chunks; the server's max_payload is a limit too",
         rules.size(1024),
         _NATS,
     )
@@ -240,6 +246,12 @@ class PoolOptions:
         "bytes that the calls and unread results of one worker take at most; beyond, it refuses calls as "
         "with max_backlog, but takes one of any size alone",
         rules.size(1024),
+        _NATS,
+    )
+    compression: Literal["zstd", "lz4"] | None = _option(
+        None,
+        "how calls and their answers of 16 KiB and more are compressed, if they get smaller; None: not at all",
+        optional(rules.choice("zstd", "lz4")),
         _NATS,
     )
     disconnect_timeout: float = _option(

@@ -37,7 +37,8 @@ from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.nats_replies import Replies
 from genro_nats.executor.nats_silence import SILENCE, Silence
 from genro_nats.executor.nats_tasks.backend import NatsTasks
-from genro_nats.executor.wire import CallEncoder, load_reply
+from genro_nats.executor.pressing import PressingEncoder
+from genro_nats.executor.wire import load_reply
 from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
@@ -69,7 +70,9 @@ class NatsEngine:
         self._subjects = pool_subjects(options.prefix, options.subject)
         self._fail_fast = options.overload == "fail"
         self._functions = FunctionStore(options.function_cache)
-        self._encoder = CallEncoder(options.codec, name, store=self._functions, by=options.by)
+        self._encoder = PressingEncoder(
+            options.compression, options.codec, name, store=self._functions, by=options.by
+        )
         self._pending: dict[bytes, Pending] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._guard = make_guard(options)
@@ -77,7 +80,7 @@ class NatsEngine:
             Address(options), f"genro-nats caller {name}", options.connect_timeout, self._guard
         )
         self._inbox = caller_inbox(options.prefix, named_peer(identity(options), 24))
-        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder)
+        self.tasks = NatsTasks(self._connection, options, name, owner, self._encoder, lambda: self._transfer)
 
     # -- life ---------------------------------------------------------------
 

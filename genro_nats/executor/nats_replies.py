@@ -14,6 +14,7 @@ from typing import Final
 
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.codecs import Codecs
+from genro_nats.codec.compression import expand
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
 from genro_nats.codec.reference import Reference, referred
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE
@@ -118,7 +119,13 @@ class Replies:
     def _deliver(self, pending: Pending, frame: Frame) -> None:
         if frame.flags & Flag.REFERRED:
             pending.pulling = self._loop.create_task(self._pull(pending, frame, pending.worker))
-        elif frame.kind in _OUTCOMES:
+            return
+        try:
+            expand(frame, self._limit)
+        except ExecutorError as error:
+            self._broken(pending, error)
+            return
+        if frame.kind in _OUTCOMES:
             pending.outcome.set_result(frame)
         elif frame.kind == FrameKind.ITEM and pending.items is not None:
             pending.items.put(frame)

@@ -222,6 +222,7 @@ def pool_plan(
         only_registered=options.only_registered,
         allow=options.allow,
         initial=label(options.initializer if callable(options.initializer) else run_named),
+        max_payload=options.max_payload_size,
     )
     codec = "data" if options.only_registered else "pickle"
     if encoder is None or encoder.codec is not codec_named(codec):

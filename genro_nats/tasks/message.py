@@ -20,8 +20,8 @@ from genro_nats.codec.frame import (
     FrameKind,
     Head,
     check,
+    chunks,
     decode,
-    encode,
     name_of,
 )
 from genro_nats.errors import ConfigurationError, DecodeError
@@ -30,7 +30,7 @@ from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import RetryPolicy
 from genro_nats.transport.subjects import from_token, is_made_up
 
-__all__ = ["TaskMessage", "for_attempt", "meta_of", "read_message"]
+__all__ = ["TaskMessage", "attempt_frame", "for_attempt", "meta_of", "read_message"]
 
 _POLICY: Final = ("retries", "backoff", "factor", "max_backoff", "retry_on", "give_up_on")
 _NO_POLICY: Final = RetryPolicy()
@@ -55,6 +55,16 @@ class TaskMessage:
     def call_id(self) -> bytes:
         """The id by which frames name it."""
         return self.head.id
+
+    @property
+    def is_referred(self) -> bool:
+        """Are its arguments stored apart from it?"""
+        return bool(self.head.flags & Flag.REFERRED)
+
+    @property
+    def id_differs(self) -> bool:
+        """Does its frame name another id? A schedule's does."""
+        return self.head.id != call_id(self.id)
 
     def named(self, id: str) -> TaskMessage:
         """The same call as another task: a schedule's run."""
@@ -130,21 +140,21 @@ def read_message(data: Buffer, subject: str) -> TaskMessage:
         raise DecodeError(f"A task whose meta can't be read: {error!r}", id=head.id) from error
 
 
-def for_attempt(task: TaskMessage, attempt: int, checkpoint: bytes | None) -> bytes:
+def for_attempt(task: TaskMessage, attempt: int, checkpoint: Buffer | None) -> list[Buffer]:
     """The call's frame for another attempt than the first, with what an earlier one left."""
     frame, _ = decode(task.data)
+    attempt_frame(frame, task, attempt, checkpoint)
+    return chunks(frame)
+
+
+def attempt_frame(frame: Frame, task: TaskMessage, attempt: int, checkpoint: Buffer | None) -> None:
+    """Make the call's frame, or its head, that of another attempt than the first."""
     meta = json.loads(frame.meta) if frame.meta else {}
     frame.meta = json.dumps({**meta, "id": task.id, "attempt": attempt}).encode()
     frame.id = call_id(task.id)
     if checkpoint is not None:
         frame.flags |= Flag.CHECKPOINT
         frame.buffers = [*frame.buffers, checkpoint]
-    return encode(_sendable(frame))
-
-
-def _sendable(frame: Frame) -> Frame:
-    frame.body = bytes(frame.body)
-    return frame
 
 
 def _listed(value: Any) -> Any:

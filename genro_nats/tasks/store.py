@@ -109,6 +109,10 @@ class StateStore:
         )
         return ack.seq
 
+    def where(self, what: str, id: str) -> str:
+        """Where a note is kept."""
+        return self._subjects.about("note", what, id)
+
     async def noted(self, room: str, what: str, id: str) -> bytes | None:
         """What ``note`` stored last."""
         subject = self._subjects.about(room, what, id)

@@ -3,6 +3,7 @@
 ===========  ===========  ========================================================================
 tasks        work queue   the calls; a message leaves when its outcome is stored
 states       limits       one message per subject: states, requests, progress, checkpoints, lists
+blobs        limits       arguments, outcomes and notes too large for a message, in chunks
 dead         limits       what was given up, until somebody replays or drops it
 ===========  ===========  ========================================================================
 """
@@ -26,8 +27,8 @@ DUPLICATES: Final = (
 )
 
 
-def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSpec, StreamSpec, StreamSpec]:
-    """The three streams of a pool."""
+def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSpec, ...]:
+    """The four streams of a pool; the last one is created last, and tells that all are there."""
     kept = {"storage": options.storage, "replicas": options.replicas, "allow_direct": True}
     tasks = StreamSpec(
         subjects.tasks_stream,
@@ -50,6 +51,15 @@ def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSp
         ),
         **kept,  # type: ignore[arg-type]
     )
+    blobs = StreamSpec(
+        subjects.blobs_stream,
+        (subjects.of("blob", ">"),),
+        max_messages_per_subject=1,
+        discard="new",  # where an administrator limits it: to drop the oldest chunks would break a task
+        duplicate_window=1.0,
+        allow_msg_ttl=True,
+        **kept,  # type: ignore[arg-type]
+    )
     dead = StreamSpec(
         subjects.dead_stream,
         (subjects.of("dead", ">"),),
@@ -57,7 +67,7 @@ def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSp
         duplicate_window=1.0,
         **kept,  # type: ignore[arg-type]
     )
-    return tasks, states, dead
+    return tasks, states, blobs, dead
 
 
 def consumer_spec(subjects: TaskSubjects, level: Priority, options: PoolOptions) -> ConsumerSpec:

@@ -24,6 +24,7 @@ from genro_nats.transport.nats import Connection, Message, Subscription, When
 __all__ = ["OpenRequest", "Requester"]
 
 _FEW: Final = 2
+_LARGE: Final = 1 << 16  # bytes from which on a message does not go through nats-py's buffers
 _SWEEP: Final = 0.1  # seconds between two looks for requests without an answer
 
 
@@ -87,7 +88,9 @@ class Requester:
         reply: asyncio.Future[Message] = self._loop.create_future()
         request = self._open[token] = OpenRequest(token, subject, reply)
         try:
-            if not self._connection.publish_now(subject, data, self._inbox + token, headers):
+            if len(data) > _LARGE:
+                await self._connection.send_pieces(subject, [data], self._inbox + token, headers)
+            elif not self._connection.publish_now(subject, data, self._inbox + token, headers):
                 await self._connection.publish(subject, data, self._inbox + token, headers)
         except BaseException:
             self._drop(token, reply)

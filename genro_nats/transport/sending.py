@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.headers import header_size
+from genro_nats.transport.headers import header_block, header_size
 from genro_nats.transport.transfer.raw import send, write_pending
 
 __all__ = ["Sender", "When"]
@@ -127,16 +127,24 @@ class Sender:
         if client is not None and client._flush_queue is not None and client._flush_queue.empty():
             client._flush_queue.put_nowait(self._loop.create_future())
 
-    async def send_pieces(self, subject: str, pieces: Sequence[Buffer]) -> None:
-        """As ``publish``, for one message given in pieces that need not be copied together.
+    async def send_pieces(
+        self,
+        subject: str,
+        pieces: Sequence[Buffer],
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """As ``publish``, for one large message given in pieces that need not be copied together.
 
-        Raises as ``publish``.
+        Unlike nats-py's ``publish`` it does not wait for ever when the server goes meanwhile, and
+        can be cancelled. It may overtake small messages that were published before. Raises as ``publish``.
         """
-        client = self._sendable(subject, pieces[0], "")
+        client = self._sendable(subject, pieces[0], reply, headers)
         if self.guard.keyed:
-            pieces = [self.guard.seal(subject, pieces, "") + bytes(pieces[0]), *pieces[1:]]
+            pieces = [self.guard.seal(subject, pieces, reply, headers), *pieces]
+        block = header_block(headers) if headers else b""
         try:
-            await send(client, subject, "", pieces)
+            await send(client, subject, reply, pieces, headers or {}, block)
         except (NatsError, OSError) as error:
             raise self._lost(error) from error
 

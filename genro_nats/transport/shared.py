@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 from collections.abc import Sequence
 
 from genro_nats.codec.frame import Buffer, size
@@ -48,6 +49,8 @@ def _after(pieces: list[memoryview], written: int) -> list[memoryview]:
 def mapped(fd: int, length: int) -> memoryview:
     """The memory behind a descriptor, private and writable; the descriptor is closed."""
     try:
+        if sys.version_info >= (3, 13):  # before, each mapping keeps a descriptor open
+            return memoryview(mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE, trackfd=False))
         return memoryview(mmap.mmap(fd, length, flags=mmap.MAP_PRIVATE))
     finally:
         os.close(fd)

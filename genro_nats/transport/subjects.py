@@ -38,6 +38,8 @@ instance that made the id up, its first 16 digits ("=.=": somebody's own)::
     P.note.T.V.U.O.I      V is progress or checkpoint
     P.index.T.V.U.O.I     the few tasks in state V, for lists
     P.dead.T.I            dead letters
+    P.blob.T.B.n          chunk n of a stored payload; B is its id in hex. Instead of
+                          n ``head``: who refers to it
 """
 
 from __future__ import annotations
@@ -185,6 +187,7 @@ class TaskSubjects:
         self.tasks_stream: Final = f"{name}-tasks"
         self.states_stream: Final = f"{name}-states"
         self.dead_stream: Final = f"{name}-dead"
+        self.blobs_stream: Final = f"{name}-blobs"
         self._task = f"{prefix}.task.{pool}"
         self._state = f"{prefix}.state.{pool}"
         self._ask = f"{prefix}.ask.{pool}"
@@ -205,6 +208,17 @@ class TaskSubjects:
     def about(self, room: str, what: str, id: str) -> str:
         """Where ``what`` is asked, noted or listed of one task: ``room`` is ask, note or index."""
         return f"{self._prefix}.{room}.{self._pool}.{what}.{_owner(id)}.{token(id)}"
+
+    def blob(self, id: bytes, part: int | str) -> str:
+        """Where a part of a stored payload is: a chunk's number, or "head"."""
+        return f"{self._prefix}.blob.{self._pool}.{id.hex()}.{part}"
+
+    def stream_of(self, subject: str) -> str:
+        """The stream that keeps what is stored on a subject of this pool."""
+        room = subject.removeprefix(f"{self._prefix}.").partition(".")[0]
+        if room in ("task", "schedule"):
+            return self.tasks_stream
+        return self.dead_stream if room == "dead" else self.states_stream
 
     def told(self, id: str) -> str:
         """Where the server tells a task's states."""

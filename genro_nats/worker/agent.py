@@ -90,7 +90,7 @@ class WorkerAgent:
         self.presence, self._discovery = Presence(*who), Discovery(*who)
         for observer in (self._errors, self.presence.changed):
             self._events.add(observer)
-        self.tasks = WorkerTasks(self._connection, connection, self.id, self._events)
+        self.tasks = WorkerTasks(self._connection, connection, self.id, self._events, lambda: self._transfer)
 
     async def run(self) -> int:
         """Serve until stopped; the exit code: 0 when every call in hand was finished, else 1.

@@ -112,7 +112,7 @@ class AsyncChild:
         self._send(reply)
 
     async def _outcome(self, frame: Frame, running: _Running) -> Any:
-        opened = open_call(frame, self._cache)
+        opened = open_call(frame, self._cache, self._setup.max_payload)
         context = enter(running.call, opened)
         if frame.flags & Flag.STREAM:
             return await self._stream(frame, opened, context, running)

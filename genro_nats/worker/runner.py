@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.by_value import FIELD_SIZE, digest_in, opened_inline
 from genro_nats.codec.codecs import codec_of, refusal
+from genro_nats.codec.compression import MAX_RAW, accepted, expand, press
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
 from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, NotAllowedError, Retry
@@ -47,16 +48,17 @@ class Opened(NamedTuple):
     checkpointed: Any = None
 
 
-def open_call(frame: Frame, cache: FunctionCache) -> Opened:
-    """The function and arguments of a call frame.
+def open_call(frame: Frame, cache: FunctionCache, limit: int = MAX_RAW) -> Opened:
+    """The function and arguments of a call frame; ``limit``: bytes that a compressed one may become.
 
     Raises:
-        FunctionNotFoundError, DecodeError: as their texts say.
+        FunctionNotFoundError, DecodeError, PayloadTooLargeError: as their texts say.
         NotAllowedError: this child runs registered functions only, and this is none, or no data.
     """
     codecs, flags = cache.codecs, frame.flags
     if cache.strict and (refused := refusal(flags)) is not None:
         raise refused
+    expand(frame, limit)
     buffers = frame.buffers
     field = None
     if frame.flags & Flag.BY_VALUE:
@@ -188,14 +190,16 @@ def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> lis
         return error_reply(frame, error, started, flags)
     seconds = time.monotonic() - started
     flags |= codec.flag
-    return chunks(Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags))
+    reply = Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags)
+    return chunks(press(reply, accepted(frame.flags)))
 
 
 def item_frame(frame: Frame, value: Any) -> list[Buffer]:
     """One item of a stream. Raises CodecError when it can't be pickled."""
     codec = codec_of(frame.flags)
     body, buffers = codec.dumps(value)
-    return chunks(Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers, flags=codec.flag))
+    item = Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers, flags=codec.flag)
+    return chunks(press(item, accepted(frame.flags)))
 
 
 def error_reply(frame: Frame, error: BaseException, started: float, flags: int = 0) -> list[Buffer]:
@@ -205,7 +209,8 @@ def error_reply(frame: Frame, error: BaseException, started: float, flags: int =
     meta = _task_error(error, frame) if frame.flags & Flag.TASK else _refused(error)
     codec = codec_of(frame.flags)
     body, flags = codec.dump_error(error), flags | codec.flag
-    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, body, (), flags, 0, seconds))
+    reply = Frame(FrameKind.ERROR, frame.id, kind, meta, body, (), flags, 0, seconds)
+    return chunks(press(reply, accepted(frame.flags)))
 
 
 def _refused(error: BaseException) -> bytes:
@@ -242,4 +247,5 @@ def progress_frame(call_id: bytes, update: ProgressUpdate, flags: int = 0) -> li
     """A progress message to the caller of a call with these flags."""
     codec = codec_of(flags)
     body, buffers = codec.dumps([update.fraction, update.text, update.data])
-    return chunks(Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers, flags=codec.flag))
+    progress = Frame(FrameKind.PROGRESS, call_id, body=body, buffers=buffers, flags=codec.flag)
+    return chunks(press(progress, accepted(flags)))

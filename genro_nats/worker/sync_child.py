@@ -78,7 +78,7 @@ class SyncChild:
         return value_reply(frame, value, started, self._memory.flag())
 
     def _outcome(self, frame: Frame) -> Any:
-        opened = open_call(frame, self._cache)
+        opened = open_call(frame, self._cache, self._setup.max_payload)
         call = describe(
             frame, self._setup.pool, self._setup.address, self._pipe.send, lambda: self._look(frame.id, call)
         )

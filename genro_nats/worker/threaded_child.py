@@ -93,7 +93,7 @@ class ThreadedChild:
     def _outcome(self, frame: Frame, call: CallContext, gate: ThreadGate) -> Any:
         if call.cancelled:
             raise CallTimeoutError("The call was cancelled before it began.")
-        opened = open_call(frame, self._cache)
+        opened = open_call(frame, self._cache, self._setup.max_payload)
         context = enter(call, opened)
         value = context.run(opened.function, *opened.args, **opened.kwargs)
         if frame.flags & Flag.STREAM:

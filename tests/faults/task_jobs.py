@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -86,3 +87,49 @@ def keep_attempt(path: str, directory: str) -> None:
     current_call().checkpoint(f"attempt {attempt}")
     note(path, f"kept {attempt}")
     wait_for(f"{directory}/end", 30)
+
+
+def sum_of(data: bytes) -> str:
+    """What shows that all of it came."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def refuse(path: str, data: bytes) -> NoReturn:
+    note(path, len(data))
+    raise ValueError("as it was told")
+
+
+def echo_when(path: str, release: str, data: bytes) -> bytes:
+    """Note the size, run until a file exists, give the data back."""
+    note(path, len(data))
+    wait_for(release, 60)
+    return data
+
+
+def give_when(path: str, release: str, fill: int, size: int) -> bytes:
+    note(path, "began")
+    wait_for(release, 60)
+    return bytes([fill]) * size
+
+
+def keep_large(path: str, sizes: list[int], release: str) -> int:
+    """Checkpoint and show so many bytes, one after the other; the size of the one that is met is noted."""
+    call = current_call()
+    met = call.checkpointed
+    note(path, "none" if met is None else len(met))
+    for number, size in enumerate(sizes):
+        call.checkpoint(bytes([number]) * size)
+        call.progress(number / 10, f"{number}", bytes([number]) * size)
+        call.flush_progress()
+    note(path, "kept")
+    wait_for(release, 60)
+    return len(met or b"")
+
+
+def fail_with_checkpoint(data: bytes) -> tuple[int, Any]:
+    """Leave a checkpoint in the first attempt, and give the one that is met in the second."""
+    call = current_call()
+    if call.attempt == 1:
+        call.checkpoint("kept")
+        raise ValueError("the first attempt")
+    return len(data), call.checkpointed

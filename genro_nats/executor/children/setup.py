@@ -28,6 +28,7 @@ class ChildSetup:
     once; ``pool`` and ``address``: what ``current_call()`` shows; ``max_memory``:
     bytes above which the child asks to be replaced. ``only_registered``, ``allow``: which
     functions it runs; ``initial``: the name of the call that its parent sends first, if any.
+    ``max_payload``: bytes that a compressed call may become.
     """
 
     mode: str = "sync"
@@ -38,6 +39,7 @@ class ChildSetup:
     only_registered: bool = False
     allow: Sequence[str] = ()
     initial: str = ""
+    max_payload: int = 4 << 30
 
 
 def search_path() -> list[str]:

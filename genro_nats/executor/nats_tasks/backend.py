@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 from weakref import WeakSet
 
-from genro_nats.codec.codecs import Codecs
-from genro_nats.codec.frame import decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
@@ -31,6 +29,7 @@ from genro_nats.tasks.record import Stored
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import ensure_streams
@@ -40,6 +39,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.streams import stream_exists
 from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox
+from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsTasks"]
 
@@ -50,7 +50,13 @@ class NatsTasks:
     """Meets ``TaskBackend`` on JetStream. It begins with its first use."""
 
     def __init__(
-        self, connection: Connection, options: PoolOptions, name: str, owner: str, encoder: CallEncoder
+        self,
+        connection: Connection,
+        options: PoolOptions,
+        name: str,
+        owner: str,
+        encoder: CallEncoder,
+        transfer: Callable[[], Transfer],
     ) -> None:
         assert options.subject is not None
         self._connection = connection
@@ -64,14 +70,15 @@ class NatsTasks:
         self._clock = clock = ServerClock(js, subjects.tasks_stream)
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
-        self._listening = Listening(connection, subjects, self._outcomes, encoder.codecs)
+        self._shelf = shelf = Shelf(connection, subjects, options, transfer, owner)
+        self._listening = Listening(connection, subjects, self._outcomes, shelf, encoder.codecs)
         wait = options.overload == "wait"
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
-        self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog)
-        self._lookup = Lookup(js, subjects, store, encoder.codecs)
+        self._submitter = Submitter(js, subjects, store, self._outcomes, clock, encoder, backlog, shelf)
+        self._lookup = Lookup(js, subjects, store, shelf, encoder.codecs)
         self._outcomes.exists = self._lookup.status
         self._recurring = Recurring(js, subjects, self._submitter)
-        self._graves = Graves(js, subjects, owner, self._submitter)
+        self._graves = Graves(js, subjects, owner, self._submitter, shelf)
         self._starting: asyncio.Task[None] | None = None
         self._ready = False
         self._watches: WeakSet[Watch] = WeakSet()
@@ -118,6 +125,7 @@ class NatsTasks:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._listening.aclose()
+        await self._shelf.aclose()
         error = ExecutorClosedError(
             f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
         )
@@ -173,11 +181,26 @@ class NatsTasks:
         await self._look_at(id)
         stored = self._outcomes.known(id) or await self._settled(id, timeout)
         try:
-            return _value(id, stored, self._codecs)
+            return await self._value(id, stored)
         finally:
             if not stored.keep:
                 self._outcomes.forget(id)
                 await self._store.note("ask", "forget", id, ttl=_ASKED)
+
+    async def _value(self, id: str, stored: Stored) -> Any:
+        """The value of a settled task, or what it ended in, raised."""
+        if stored.state is TaskState.CANCELLED:
+            raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
+        if len(stored.outcome):
+            return load_reply(await self._shelf.frame(stored.outcome), self._codecs)
+        record = stored.record
+        raise TaskFailedError(
+            f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
+            task_id=id,
+            reason=record.reason,
+            error=record.error,
+            attempts=record.attempts,
+        )
 
     async def _settled(self, id: str, timeout: float | None) -> Stored:
         try:
@@ -208,7 +231,7 @@ class NatsTasks:
         """See ``TaskBackend``."""
         await self._look_at(id)
         progress = self._subjects.about("note", "progress", id)
-        watch = Watch(id, self._connection, progress, self._outcomes, self._lookup)
+        watch = Watch(id, self._connection, progress, self._outcomes, self._lookup, self._shelf)
         await watch.start()
         self._watches.add(watch)
         return watch
@@ -250,19 +273,3 @@ class NatsTasks:
     async def drop(self, id: str) -> bool:
         """See ``TaskBackend``."""
         return await self._there() and await self._graves.drop(id)
-
-
-def _value(id: str, stored: Stored, codecs: Codecs) -> Any:
-    """The value of a settled task, or what it ended in, raised."""
-    if stored.state is TaskState.CANCELLED:
-        raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
-    if len(stored.outcome):
-        return load_reply(decode(stored.outcome)[0], codecs)
-    record = stored.record
-    raise TaskFailedError(
-        f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
-        task_id=id,
-        reason=record.reason,
-        error=record.error,
-        attempts=record.attempts,
-    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from genro_nats.codec.blob import blob_in, is_referred
 from genro_nats.codec.frame import Buffer, decode, encode
 from genro_nats.codec.signing import Flaw
 from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
@@ -11,7 +12,9 @@ from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.message import new_id
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import DISTRUSTED, unpack_letter
+from genro_nats.tasks.orphans import release
 from genro_nats.tasks.request import OWNER
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publication
@@ -23,11 +26,14 @@ __all__ = ["Graves"]
 class Graves:
     """The dead letters of one pool."""
 
-    def __init__(self, js: JetStream, subjects: TaskSubjects, owner: str, submitter: Submitter) -> None:
+    def __init__(
+        self, js: JetStream, subjects: TaskSubjects, owner: str, submitter: Submitter, shelf: Shelf
+    ) -> None:
         self._js = js
         self._subjects = subjects
         self._owner = owner
         self._submitter = submitter
+        self._shelf = shelf
 
     async def list(self, limit: int) -> list[DeadLetter]:
         """The oldest ones."""
@@ -62,6 +68,10 @@ class Graves:
         frame.meta = json.dumps({**meta, "id": fresh}).encode()
         *_, level, key, _old = subject.split(".")
         where = self._subjects.of("task", "now", level, key, token(fresh))
+        if is_referred(data):
+            # Before anything refers to it there: what was stored is this task's too from now on.
+            dead = self._subjects.of("dead", token(fresh))
+            await self._shelf.blobs.own(blob_in(data)[1].id, [where, dead])
         guard = "" if key == NONE else self._subjects.of("task", "*", "*", key, "*")
         publication = Publication(
             where,
@@ -89,10 +99,23 @@ class Graves:
 
     async def drop(self, id: str) -> bool:
         """Remove a letter; was it there?"""
-        return await purge_subject(self._js, self._subjects.dead_stream, self._subject(id)) > 0
+        found = await self._find(id)
+        dropped = await purge_subject(self._js, self._subjects.dead_stream, self._subject(id)) > 0
+        if found is not None and (blob := _blob_of(found.data)) is not None:
+            await release(self._js, self._shelf.blobs, self._subjects, blob)
+        return dropped
 
     async def _find(self, id: str) -> StoredMessage | None:
         return await get_last(self._js, self._subjects.dead_stream, self._subject(id))
 
     def _subject(self, id: str) -> str:
         return self._subjects.of("dead", token(id))
+
+
+def _blob_of(letter: Buffer) -> bytes | None:
+    """The id of what was stored apart from a letter's call."""
+    try:
+        data = unpack_letter(letter)[2]
+        return blob_in(data)[1].id if is_referred(data) else None
+    except DecodeError:
+        return None

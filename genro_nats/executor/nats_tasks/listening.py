@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from genro_nats.codec.codecs import Codecs
-from genro_nats.executor.nats_tasks.lookup import read_progress
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.executor.nats_tasks.progress import ProgressFeed
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.record import Stored
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.subjects import TaskSubjects
 
@@ -21,23 +22,28 @@ class Listening:
     """Subscriptions that end with their tasks."""
 
     def __init__(
-        self, connection: Connection, subjects: TaskSubjects, outcomes: Outcomes, codecs: Codecs
+        self,
+        connection: Connection,
+        subjects: TaskSubjects,
+        outcomes: Outcomes,
+        shelf: Shelf,
+        codecs: Codecs,
     ) -> None:
         self._codecs = codecs
         self._connection = connection
         self._subjects = subjects
         self._outcomes = outcomes
+        self._shelf = shelf
         self._ending: set[asyncio.Task[None]] = set()
 
     async def begin(
         self, id: str, listener: Callable[[ProgressUpdate], object]
     ) -> Callable[[], Awaitable[None]]:
         """Tell ``listener`` of each progress of a task, until it is settled, or what is returned is called."""
+        feed = ProgressFeed(self._shelf, self._codecs, listener)
 
         def heard(message: Message) -> None:
-            update = read_progress(message.data, self._codecs)
-            if update is not None:
-                listener(update)
+            feed.put(message.data)
 
         subject = self._subjects.about("note", "progress", id)
         subscription = await self._connection.subscribe(subject, heard)

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from genro_nats.codec.codecs import Codecs
-from genro_nats.codec.frame import decode
 from genro_nats.errors import DecodeError, TaskNotFoundError
+from genro_nats.executor.nats_tasks.progress import read_progress
 from genro_nats.executor.nats_tasks.submit import run_id
-from genro_nats.executor.wire import load_progress
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.message import read_message
 from genro_nats.tasks.record import Stored
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
 from genro_nats.transport.direct import StoredMessage, get_last, multi_last, next_message, scan
@@ -24,7 +24,7 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.subjects import TaskSubjects, from_token, is_later, token
 from genro_nats.transport.times import from_rfc3339
 
-__all__ = ["Lookup", "read_progress"]
+__all__ = ["Lookup"]
 
 _PAGE: Final = 200
 _RUN: Final = re.compile(r"(.+)\.(\d{8}T\d{6}Z)")
@@ -34,11 +34,14 @@ _LISTED: Final = frozenset({TaskState.RUNNING, TaskState.FAILED, TaskState.CANCE
 class Lookup:
     """Reads states and queues."""
 
-    def __init__(self, js: JetStream, subjects: TaskSubjects, store: StateStore, codecs: Codecs) -> None:
+    def __init__(
+        self, js: JetStream, subjects: TaskSubjects, store: StateStore, shelf: Shelf, codecs: Codecs
+    ) -> None:
         self.codecs = codecs
         self._js = js
         self._subjects = subjects
         self._store = store
+        self._shelf = shelf
 
     # -- one ------------------------------------------------------------------
 
@@ -60,7 +63,7 @@ class Lookup:
     async def progress(self, id: str) -> ProgressUpdate | None:
         """The last progress that was stored."""
         found = await self._store.noted("note", "progress", id)
-        return None if found is None else read_progress(found, self.codecs)
+        return None if found is None else await read_progress(self._shelf, self.codecs, found)
 
     async def waiting(self, id: str) -> TaskStatus:
         """The status of a task that nobody has begun. Raises TaskNotFoundError."""
@@ -142,14 +145,6 @@ class Lookup:
             if len(page) < _PAGE:
                 return
             seq = page[-1].seq + 1
-
-
-def read_progress(frame: bytes, codecs: Codecs) -> ProgressUpdate | None:
-    """The progress in a stored frame; None for one that can't be read."""
-    try:
-        return load_progress(decode(frame)[0], codecs)
-    except (DecodeError, TypeError):
-        return None
 
 
 def _recorded(message: StoredMessage) -> TaskStatus | None:

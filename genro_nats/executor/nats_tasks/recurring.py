@@ -42,9 +42,13 @@ class Recurring:
         headers = every_headers(spec.every, target)
         if spec.cron:
             headers = {**cron_headers(spec.cron, spec.timezone, target), _AS_STATED: spec.cron}
+        # The runs have it too: what is stored of them stays as long as the schedule or one of them does.
+        owners = [self._subject(name), target, self._subjects.of("dead", "*")]
+        data, blob = await self._submitter.message(request, owners)
         try:
-            await self._publisher.publish(self._subject(name), self._submitter.frame(request), headers)
+            await self._publisher.publish(self._subject(name), data, headers)
         except StreamError as error:
+            self._submitter.refused(blob, error)
             if error.code != _NEVER or not spec.cron:
                 raise
             raise ConfigurationError(

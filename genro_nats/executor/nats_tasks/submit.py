@@ -10,13 +10,22 @@ from datetime import UTC, datetime
 from math import inf
 from typing import Final
 
-from genro_nats.codec.frame import Flag, encode
+from genro_nats.codec.blob import Blob
+from genro_nats.codec.frame import Flag, Frame, chunks, size
 from genro_nats.codec.functions import label
-from genro_nats.errors import ExecutorError, ExecutorOverloadError, SequenceConflictError, TaskError
+from genro_nats.errors import (
+    ConnectionLostError,
+    ExecutorError,
+    ExecutorOverloadError,
+    SequenceConflictError,
+    StreamUnavailableError,
+    TaskError,
+)
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.tasks.message import meta_of
 from genro_nats.tasks.request import TaskRequest, call_id
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS
 from genro_nats.transport.backoff import backoff
@@ -109,6 +118,7 @@ class Submitter:
         clock: ServerClock,
         encoder: CallEncoder,
         backlog: Backlog,
+        shelf: Shelf,
     ) -> None:
         self._js = js
         self._subjects = subjects
@@ -117,6 +127,7 @@ class Submitter:
         self._clock = clock
         self._encoder = encoder
         self._backlog = backlog
+        self._shelf = shelf
         self._publisher = Publisher(js, subjects.tasks_stream)
         self._clock_starting: asyncio.Future[None] | None = None
 
@@ -124,29 +135,39 @@ class Submitter:
         """Store one; the id of it, or of the one that is there."""
         if request.options.id is not None and await self._store.load(request.id) is not None:
             return request.id
-        if self._backlog.limited and request.options.key is not None:
-            existing = await self._holder(
-                self._subjects.of("task", "*", "*", token(request.options.key), "*")
-            )
-            if existing is not None:
-                return existing
+        if self._backlog.limited and (existing := await self._key_holder(request)) is not None:
+            return existing
         await self._backlog.admit()
         try:
             return await self._enqueue(request)
         finally:
             self._backlog.landed()
 
+    async def _key_holder(self, request: TaskRequest) -> str | None:
+        if request.options.key is None:
+            return None
+        return await self._holder(self._subjects.of("task", "*", "*", token(request.options.key), "*"))
+
     async def _enqueue(self, request: TaskRequest) -> str:
-        publication = await self._publication(request)
+        publication, blob = await self._publication(request)
         self._outcomes.expect(request.id)
+        existing: str | None = request.id
         try:
             existing = await self.store_once(publication, request)
-        except BaseException:
+        except BaseException as error:
             self._outcomes.unexpect(request.id)
+            self.refused(blob, error)
             raise
         if existing is not None:
             self._outcomes.unexpect(request.id)
+            self.refused(blob)
         return existing or request.id
+
+    def refused(self, blob: Blob | None, error: BaseException | None = None) -> None:
+        """A task was not stored: nobody will want its arguments. Where that is not sure, they are left."""
+        uncertain = isinstance(error, StreamUnavailableError | ConnectionLostError)
+        if blob is not None and (error is None or (isinstance(error, ExecutorError) and not uncertain)):
+            self._shelf.blobs.erase(blob)
 
     async def store_once(self, publication: Publication, request: TaskRequest | None = None) -> str | None:
         """Store it, unless its key or id is taken: then the id of the task that has it.
@@ -195,16 +216,15 @@ class Submitter:
         return outcomes
 
     async def _together(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
-        publications: list[Publication | ExecutorError] = []
-        for request in requests:
-            publications.append(await self._prepared(request))
-        good = [one for one in publications if isinstance(one, Publication)]
+        prepared = [await self._prepared(request) for request in requests]
+        good = [one[0] for one in prepared if not isinstance(one, ExecutorError)]
         acks = iter([outcome async for outcome in self._stored(good)])
         outcomes: list[str | ExecutorError] = []
-        for request, publication in zip(requests, publications, strict=True):
-            outcome = next(acks) if isinstance(publication, Publication) else publication
+        for request, one in zip(requests, prepared, strict=True):
+            outcome = one if isinstance(one, ExecutorError) else next(acks)
             if isinstance(outcome, ExecutorError):
                 self._outcomes.unexpect(request.id)
+                self.refused(None if isinstance(one, ExecutorError) else one[1], outcome)
             outcomes.append(outcome if isinstance(outcome, ExecutorError) else request.id)
         return outcomes
 
@@ -219,15 +239,15 @@ class Submitter:
         except ExecutorError as error:
             return error
 
-    async def _prepared(self, request: TaskRequest) -> Publication | ExecutorError:
+    async def _prepared(self, request: TaskRequest) -> tuple[Publication, Blob | None] | ExecutorError:
         try:
-            publication = await self._publication(request)
+            prepared = await self._publication(request)
         except ExecutorError as error:
             return error
         self._outcomes.expect(request.id)
-        return publication
+        return prepared
 
-    async def _publication(self, request: TaskRequest) -> Publication:
+    async def _publication(self, request: TaskRequest) -> tuple[Publication, Blob | None]:
         options, subjects = request.options, self._subjects
         now_subject = subjects.task(options.priority, options.key, request.id)
         waits = options.delay is not None or options.at is not None
@@ -235,22 +255,24 @@ class Submitter:
         headers = None
         if due is not None:
             headers = at_headers(due, now_subject)
-        data = self.frame(request, self._clock.now() if due is not None else None)
+        later_subject = subjects.task(options.priority, options.key, request.id, later=True)
+        # In the order in which it moves on: who looks through them can't miss it on its way.
+        owners = [later_subject, now_subject, subjects.of("dead", token(request.id))]
+        data, blob = await self.message(request, owners, self._clock.now() if due is not None else None)
         guard = ""
         if options.key is not None:
             guard = subjects.of("task", "*", "*", token(options.key), "*")
         elif options.id is not None:
             guard = subjects.of("task", "*", "*", "*", token(options.id))
-        return Publication(
-            now_subject
-            if due is None
-            else subjects.task(options.priority, options.key, request.id, later=True),
+        publication = Publication(
+            now_subject if due is None else later_subject,
             data,
             headers,
             token(request.id),  # a header would lose spaces at its ends
             0 if guard else None,
             guard,
         )
+        return publication, blob
 
     async def _due(self, request: TaskRequest) -> float | None:
         """When it is due, in the server's time; None: now."""
@@ -266,8 +288,22 @@ class Submitter:
             self._clock_starting = asyncio.ensure_future(self._clock.start())
         await asyncio.shield(self._clock_starting)
 
-    def frame(self, request: TaskRequest, created_at: float | None = None) -> bytes:
-        """The task's message. Raises CodecError."""
+    async def message(
+        self, request: TaskRequest, owners: Sequence[str], created_at: float | None = None
+    ) -> tuple[bytes, Blob | None]:
+        """The task's message, and what was stored of it apart. ``owners``: where it, or its dead letter, will be.
+
+        Raises CodecError, and as ``Shelf.put``.
+        """
+        frame = self._frame(request, created_at)
+        parts = chunks(frame)
+        length = sum(map(size, parts))
+        if self._shelf.fits(length):
+            return b"".join(parts), None
+        self._shelf.check(length, f"A call of {request.name}")
+        return await self._shelf.put(frame, owners)
+
+    def _frame(self, request: TaskRequest, created_at: float | None) -> Frame:
         call = request.call
         seconds = inf if call.timeout is None else call.timeout
         frame = self._encoder.frame(call, seconds, Flag.TASK | Flag.PROGRESS)
@@ -275,7 +311,7 @@ class Submitter:
         frame.name = request.name.encode()
         at = label(call.function)
         frame.meta = meta_of(request.id, at, call.trace_id, request.options, created_at, name=request.name)
-        return encode(frame)
+        return frame
 
     async def _holder(self, subject: str) -> str | None:
         """The id of the task there that is not settled."""

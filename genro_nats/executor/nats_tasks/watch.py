@@ -6,10 +6,12 @@ import asyncio
 from dataclasses import replace
 
 from genro_nats.errors import ExecutorError
-from genro_nats.executor.nats_tasks.lookup import Lookup, read_progress
+from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.executor.nats_tasks.progress import ProgressFeed
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.record import Stored
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.transport.nats import Connection, Message, Subscription
 
@@ -22,13 +24,20 @@ class Watch:
     """Hears first, reads the present status then, so that nothing falls between."""
 
     def __init__(
-        self, id: str, connection: Connection, subject: str, outcomes: Outcomes, lookup: Lookup
+        self,
+        id: str,
+        connection: Connection,
+        subject: str,
+        outcomes: Outcomes,
+        lookup: Lookup,
+        shelf: Shelf,
     ) -> None:
         self._id = id
         self._connection = connection
         self._subject = subject
         self._outcomes = outcomes
         self._lookup = lookup
+        self._feed = ProgressFeed(shelf, lookup.codecs, self._progressed)
         self._queue: asyncio.Queue[TaskStatus | ExecutorError] = asyncio.Queue()
         self._last: TaskStatus | None = None
         self._seq = 0
@@ -38,7 +47,7 @@ class Watch:
     async def start(self) -> None:
         """Begin. Raises TaskNotFoundError, PermissionDeniedError."""
         await self._outcomes.listen(self._id, self._told)
-        self._progress = await self._connection.subscribe(self._subject, self._progressed)
+        self._progress = await self._connection.subscribe(self._subject, self._heard)
         try:
             status, seq = await self._lookup.status(self._id)
             self._connection.denials.require(self._subject)
@@ -68,6 +77,7 @@ class Watch:
     async def aclose(self) -> None:
         """Hear no more. Can be repeated."""
         await self._outcomes.unlisten(self._id, self._told)
+        self._feed.close()
         progress, self._progress = self._progress, None
         if progress is not None:
             await self._connection.unsubscribe(progress)
@@ -83,9 +93,12 @@ class Watch:
             status = replace(status, progress=self._last.progress)
         self._put(status)
 
-    def _progressed(self, message: Message) -> None:
-        update, last = read_progress(message.data, self._lookup.codecs), self._last
-        if update is None or (last is not None and last.settled):
+    def _heard(self, message: Message) -> None:
+        self._feed.put(message.data)
+
+    def _progressed(self, update: ProgressUpdate) -> None:
+        last = self._last
+        if last is not None and last.settled:
             return
         if last is not None and last.state is TaskState.RUNNING:
             self._put(replace(last, progress=update))

@@ -42,8 +42,12 @@ def take_whole(data: Buffer, taker: Taker, extra: int) -> None:
         feed(memoryview(data)[head:])
 
 
-async def send(client: Client, subject: str, reply: str, pieces: Sequence[Buffer]) -> None:
+async def send(
+    client: Client, subject: str, reply: str, pieces: Sequence[Buffer], headers: dict[str, str], block: bytes
+) -> None:
     """Publish one message, given in pieces; waits while the connection has much to send.
+
+    ``block``: the headers as they go over the wire; empty: none.
 
     Raises:
         OSError: the connection is gone.
@@ -51,15 +55,16 @@ async def send(client: Client, subject: str, reply: str, pieces: Sequence[Buffer
     """
     writer = _writer(client)
     if writer is None:
-        await client.publish(subject, b"".join(pieces), reply)
+        await client.publish(subject, b"".join(pieces), reply, headers or None)
         return
     transport = writer.transport
     if transport.is_closing():
         raise ConnectionResetError("the connection is closing")
-    length = sum(map(size, pieces))
-    command = f"PUB {subject} {reply} {length}\r\n" if reply else f"PUB {subject} {length}\r\n"
+    length = sum(map(size, pieces)) + len(block)
+    where = f"{subject} {reply}" if reply else subject
+    command = f"HPUB {where} {len(block)} {length}\r\n" if block else f"PUB {where} {length}\r\n"
     # Nothing waits in between, so nothing of nats-py's can come in between.
-    transport.write(b"".join([command.encode(), pieces[0]]))
+    transport.write(b"".join([command.encode(), block, pieces[0]]))
     for piece in pieces[1:]:
         transport.write(piece)
     transport.write(b"\r\n")

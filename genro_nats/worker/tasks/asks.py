@@ -14,11 +14,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from genro_nats.codec.blob import blob_id, is_referred
 from genro_nats.codec.codecs import Codecs
 from genro_nats.errors import DecodeError, SequenceConflictError
 from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.tasks.message import TaskMessage, read_message
+from genro_nats.tasks.orphans import release
 from genro_nats.tasks.record import Record
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.transport.backoff import backoff
@@ -51,6 +54,7 @@ class Asks:
         js: JetStream,
         subjects: TaskSubjects,
         store: StateStore,
+        shelf: Shelf,
         held: Callable[[str], HeldTask | None],
         now: Callable[[], float],
         lease: float,
@@ -58,7 +62,9 @@ class Asks:
         self._js = js
         self._subjects = subjects
         self._store = store
-        self._lookup = Lookup(js, subjects, store, Codecs(only_data=True, whose="a worker"))
+        self._shelf = shelf
+        codecs = Codecs(only_data=True, whose="a worker")
+        self._lookup = Lookup(js, subjects, store, shelf, codecs)
         self._held = held
         self._now = now
         self._lease = lease
@@ -186,6 +192,8 @@ class Asks:
             except SequenceConflictError:
                 continue
             await self._remove(waiting)
+            if is_referred(waiting.data):
+                await release(self._js, self._shelf.blobs, self._subjects, blob_id(waiting.data))
             break
         await self.done("cancel", id)
 
@@ -231,6 +239,8 @@ class Asks:
             stream, subject = self._subjects.tasks_stream, stored.record.task
             if not subject or await get_last(self._js, stream, subject) is None:
                 await self._delete(id)
+                if is_referred(stored.outcome):
+                    await self._shelf.blobs.drop(blob_id(stored.outcome))
                 break
             await asyncio.sleep(backoff(attempt, *_PAUSE))
         await self.done("forget", id)

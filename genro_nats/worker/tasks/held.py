@@ -22,11 +22,13 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
+from genro_nats.codec.blob import Blob, blob_id, is_referred
 from genro_nats.codec.frame import Buffer, FrameKind, peek
 from genro_nats.errors import (
     ConnectionLostError,
     DecodeError,
     ExecutorError,
+    PayloadLostError,
     PayloadTooLargeError,
     SequenceConflictError,
     StreamError,
@@ -39,6 +41,7 @@ from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import STORE_FAILED
 from genro_nats.transport.nats import Message
+from genro_nats.transport.pipe import Parts
 from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
 from genro_nats.worker.tasks.verdict import Again, End, GoBack, Situation, after_attempt
 from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["HeldTask"]
 
 _MAX_ERROR: Final = 2000  # characters
+_LARGE_NOTE: Final = 1 << 16  # bytes; smaller ones are copied out of what they came in
 
 
 class HeldTask:
@@ -66,6 +70,7 @@ class HeldTask:
         "_claiming",
         "_has_checkpoint",
         "_notes",
+        "_parts",
         "_record",
         "_running",
         "_seq",
@@ -86,7 +91,8 @@ class HeldTask:
         self._service = service
         self._record: Record | None = None
         self._seq = 0
-        self._checkpoint: bytes | None = None
+        self._checkpoint: Buffer | None = None
+        self._parts: Parts | None = None  # the call, where its arguments were stored apart
         self._checkpoint_seq = 0
         self._claim_id = ""
         self._has_checkpoint = False
@@ -125,6 +131,8 @@ class HeldTask:
             cancelled=self.cancelled,
         )
         match verdict:
+            case Run() if self.task.is_referred:
+                await self._run_large(verdict.deaths)
             case Run():
                 await self._run(verdict.deaths)
             case Wait():
@@ -134,6 +142,7 @@ class HeldTask:
             case Drop():
                 await self._service.store.unnote("checkpoint", self.task.id)
                 await self.delivery.ack()
+                await self._service.used(self.task)
 
     async def _look(self) -> None:
         """What is stored of it, if it was begun before."""
@@ -144,8 +153,41 @@ class HeldTask:
         if not stored.settled:
             self._checkpoint, self._checkpoint_seq = await self._service.store.checkpoint(self.task.id)
 
+    async def _run_large(self, deaths: int) -> None:
+        """Read the arguments first: a worker that dies meanwhile has not begun the task."""
+        self.pass_on()
+        attempt = 1 if self._record is None else self._record.attempts + 1
+        try:
+            async with self._service.arguments.reserved(self.task):
+                checkpoint = await self._checkpointed()
+                self._parts = await self._service.arguments.read(self.task, attempt, checkpoint)
+                await self._run(deaths)
+        except (DecodeError, PayloadTooLargeError, PayloadLostError) as error:
+            if self.work is not None:
+                raise
+            await self._unreadable(deaths, error)
+
+    async def _checkpointed(self) -> Buffer | None:
+        """What an earlier attempt left, wherever that is stored."""
+        if self._checkpoint is None or not is_referred(self._checkpoint):
+            return self._checkpoint
+        return (await self._service.shelf.frame(self._checkpoint)).body
+
+    async def _unreadable(self, deaths: int, error: ExecutorError) -> None:
+        """What was stored of it apart can't be had, or is not what it should be."""
+        frame = error_frame(self.task.call_id, error, self.task.head.flags)
+        await self._end(
+            self._base(deaths), TaskState.FAILED, "what was stored of it is lost", frame, str(error)
+        )
+
     async def _run(self, deaths: int) -> None:
         claim = self._claim(deaths)
+        if self._parts is None and (claim.attempts > 1 or self._checkpoint is not None):
+            try:
+                self._parts = for_attempt(self.task, claim.attempts, await self._checkpointed())
+            except (DecodeError, PayloadTooLargeError, PayloadLostError) as error:
+                await self._unreadable(deaths, error)
+                return
         if self.solo:
             self._seq = await self._save(claim)
         else:
@@ -200,13 +242,17 @@ class HeldTask:
         """Give it to the children, unless it was cancelled while it was claimed."""
         task, seconds = self.task, self.task.head.seconds
         loop = asyncio.get_running_loop()
-        again = claim.attempts > 1 or self._checkpoint is not None or task.call_id != call_id(task.id)
-        data = for_attempt(task, claim.attempts, self._checkpoint) if again else task.data
+        parts: Parts = [task.data]
+        if self._parts is not None:
+            parts, self._parts = self._parts, None
+        elif task.id_differs:
+            parts = for_attempt(task, claim.attempts, None)
         deadline = inf if seconds == inf else loop.time() + seconds
         self.work = TaskWork(
-            call_id(task.id), [data], task.function.encode(), self._heard, deadline=deadline, ended=ended
+            call_id(task.id), parts, task.function.encode(), self._heard, deadline=deadline, ended=ended
         )
         self.work.solo = self.solo
+        self.work.large = task.is_referred
         if self.cancelled:
             self.work.failed(ExecutorError("The task was cancelled."))
             return
@@ -230,9 +276,11 @@ class HeldTask:
 
     def _note(self, what: str, data: Buffer) -> None:
         if self._notes is None:
-            task = self.task
-            self._notes = Notes(self._service.store, task.id, task.ttl, self._checkpoint_seq, self._is_mine)
-        self._notes.put(what, bytes(data))
+            task, service = self.task, self._service
+            self._notes = Notes(
+                service.store, service.shelf, task.id, task.ttl, self._checkpoint_seq, self._is_mine
+            )
+        self._notes.put(what, data if len(data) > _LARGE_NOTE else bytes(data))
 
     async def _is_mine(self) -> bool:
         """Has nobody else claimed it, as far as is stored?"""
@@ -278,6 +326,9 @@ class HeldTask:
             self._service.resume(self, self._resume(claim, ended))
             return
         self._fill(claim, TaskState.COMPLETED, "", "")
+        if not self._service.shelf.fits(len(ended.frame)):
+            self._service.resume(self, self._resume(claim, ended))
+            return
         data = pack(claim, ended.frame)
         try:
             storing = self._service.store.post(self.task.id, data, self.task.ttl, self._service.when)
@@ -362,23 +413,38 @@ class HeldTask:
         if not completed:
             # Before the outcome: who hears of that finds the rest.
             await self._service.ending_badly(self.task, settled, self.delivery)
+        blob: Blob | None = None
         try:
+            frame, blob = await self._service.stored_apart(self.task, frame)
             self._seq = await self._save(settled, frame)
         except PayloadTooLargeError as too_large:
+            if blob is not None:
+                await self._service.shelf.blobs.drop(blob.id)
             await self._too_large(settled, too_large)
             return
         except SequenceConflictError:
+            if blob is not None:
+                await self._service.shelf.blobs.drop(blob.id)
             if not completed:
                 await self._service.unbury(self.task)
             raise
         if completed and self.solo:
             await self._service.ended_well(self.task)
         if self._checkpoint is not None or self._has_checkpoint:
-            await self._service.store.unnote("checkpoint", self.task.id)
-        await self.delivery.ack()
+            await self._forget_checkpoint()
+        await (self.delivery.ack_sync() if self.task.is_referred else self.delivery.ack())
+        await self._service.used(self.task)
         self._service.count(state)
         if state is TaskState.CANCELLED:
             await self._service.cancelled(self.task)
+
+    async def _forget_checkpoint(self) -> None:
+        await self._service.store.unnote("checkpoint", self.task.id)
+        left = [] if self._notes is None else self._notes.stored_apart
+        if self._checkpoint is not None and is_referred(self._checkpoint):
+            left.append(blob_id(self._checkpoint))
+        for id in left:
+            await self._service.shelf.blobs.drop(id)
 
     def _fill(self, record: Record, state: TaskState, reason: str, error: str) -> Record:
         """What is stored in the end; nobody else has this record."""

@@ -11,8 +11,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from genro_nats.codec.frame import Buffer, Frame, FrameKind
 from genro_nats.errors import ExecutorError, SequenceConflictError
 from genro_nats.tasks.retry import MAX_DELAY
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.store import StateStore
 
 __all__ = ["CHECKPOINT", "PROGRESS", "Notes"]
@@ -28,23 +30,32 @@ _WAITING: Final = 100  # notes; of more, while the stream is away, the oldest go
 class Notes:
     """The notes of one attempt. ``seq``: of the last checkpoint known; ``mine``: is the task still held here?"""
 
-    __slots__ = ("_id", "_mine", "_next", "_sending", "_seq", "_store", "_ttl")
+    __slots__ = ("_blobs", "_id", "_mine", "_next", "_sending", "_seq", "_shelf", "_store", "_ttl")
 
     def __init__(
-        self, store: StateStore, id: str, ttl: float, seq: int, mine: Callable[[], Awaitable[bool]]
+        self,
+        store: StateStore,
+        shelf: Shelf,
+        id: str,
+        ttl: float,
+        seq: int,
+        mine: Callable[[], Awaitable[bool]],
     ) -> None:
         self._store = store
+        self._shelf = shelf
+        self._blobs: dict[str, bytes] = {}  # what was stored apart of the last note of each sort
         self._id = id
         self._ttl = ttl
         self._seq = seq
         self._mine = mine
-        self._next: list[tuple[str, bytes]] = []
+        self._next: list[tuple[str, Buffer]] = []
         self._sending: asyncio.Task[None] | None = None
 
-    def put(self, what: str, data: bytes) -> None:
+    def put(self, what: str, data: Buffer) -> None:
         """Store it soon; of checkpoints, only the newest."""
-        if what == CHECKPOINT:
-            self._next = [note for note in self._next if note[0] != CHECKPOINT]
+        if what == CHECKPOINT or not self._shelf.fits(len(data)):
+            # Of large ones the newest too: there is no end to the memory that a hundred of them take.
+            self._next = [note for note in self._next if note[0] != what]
         self._next.append((what, data))
         del self._next[:-_WAITING]
         if self._sending is None:
@@ -66,7 +77,33 @@ class Notes:
         finally:
             self._sending = None
 
-    async def _store_one(self, what: str, data: bytes) -> None:
+    @property
+    def stored_apart(self) -> list[bytes]:
+        """The ids of payloads that the last checkpoint left."""
+        return [id for what, id in self._blobs.items() if what == CHECKPOINT]
+
+    async def _store_one(self, what: str, data: Buffer) -> None:
+        before = self._blobs.pop(what, None)
+        if self._shelf.fits(len(data)):
+            await self._note(what, bytes(data))
+        else:
+            await self._store_large(what, data)
+        if before is not None:
+            await self._shelf.blobs.drop(before)
+
+    async def _store_large(self, what: str, data: Buffer) -> None:
+        is_checkpoint = what == CHECKPOINT
+        frame = Frame(FrameKind.CHECKPOINT, body=data) if is_checkpoint else data
+        ttl = _CHECKPOINT_TTL if is_checkpoint else self._ttl
+        note, blob = await self._shelf.put(frame, [self._store.where(what, self._id)], ttl)
+        try:
+            await self._note(what, note)
+        except SequenceConflictError:
+            await self._shelf.blobs.drop(blob.id)
+            raise
+        self._blobs[what] = blob.id
+
+    async def _note(self, what: str, data: Buffer) -> None:
         if what != CHECKPOINT:
             await self._store.note("note", what, self._id, data, ttl=self._ttl)
             return
@@ -79,7 +116,7 @@ class Notes:
             self._seq = (await self._store.checkpoint(self._id))[1]
             await self._keep(data)
 
-    async def _keep(self, data: bytes) -> None:
+    async def _keep(self, data: Buffer) -> None:
         self._seq = await self._store.note(
             "note", CHECKPOINT, self._id, data, ttl=_CHECKPOINT_TTL, expected=self._seq
         )

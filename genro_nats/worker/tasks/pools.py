@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final
 
 from genro_nats.config import PoolOptions
@@ -13,6 +14,7 @@ from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
 from genro_nats.transport.subjects import NONE, api_inbox
+from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.service import PoolService
 from genro_nats.worker.tasks.service import TaskService
 
@@ -26,18 +28,28 @@ _AGAIN: Final = 5.0  # seconds until JetStream is looked for again
 class WorkerTasks:
     """Starts a TaskService per pool. A server without JetStream is waited for: calls need none."""
 
-    def __init__(self, connection: Connection, options: PoolOptions, worker: str, events: Events) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        options: PoolOptions,
+        worker: str,
+        events: Events,
+        transfer: Callable[[], Transfer],
+    ) -> None:
         inbox = api_inbox(options.prefix, f"{identity(options) or NONE}.{worker}")
         self._js = JetStream(connection, inbox)
         self._worker = worker
         self._events = events
+        self._transfer = transfer
         self._services: dict[str, TaskService] = {}
         self._retrying: asyncio.Task[None] | None = None
         self._ready = False
 
     def add(self, pool: PoolService, options: PoolOptions) -> None:
         """Serve the tasks of this pool too."""
-        service = TaskService(self._js, pool.children, options, self._worker, self._events, pool.trust)
+        service = TaskService(
+            self._js, pool.children, options, self._worker, self._events, pool.trust, self._transfer
+        )
         pool.on_freed = service.freed
         self._services[pool.subject] = service
 

@@ -7,24 +7,30 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from genro_nats.codec.blob import Blob, blob_id
+from genro_nats.codec.frame import Buffer
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CodecError,
     ConnectionLostError,
     DecodeError,
     ExecutorError,
+    PayloadTooLargeError,
     SequenceConflictError,
     SignatureError,
+    StreamError,
     TransportError,
 )
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.options import DEFAULT_RESULT_TTL
+from genro_nats.tasks.orphans import Sweeper, release
 from genro_nats.tasks.record import Record
+from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
@@ -36,6 +42,8 @@ from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
 from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
+from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.tasks.arguments import Arguments
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial, reason_of
 from genro_nats.worker.tasks.doubt import doubtful, is_copy
@@ -51,6 +59,7 @@ _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short ca
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
 _MANY: Final = 4
+_REPLICAS: Final = 2.0  # seconds in which replicas learn of what is gone
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
 _DISTRUSTED_TTL: Final = 60.0  # seconds that the failure of an unsigned task stays: its id is not its own
@@ -68,6 +77,7 @@ class TaskService:
         worker: str,
         events: Events,
         trust: Trust,
+        transfer: Callable[[], Transfer],
     ) -> None:
         assert options.subject is not None
         self.worker = worker
@@ -83,7 +93,12 @@ class TaskService:
         self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
         self._burial = Burial(js, self._subjects)
-        self._asks = Asks(js, self._subjects, self.store, self._held_task, self.now, options.lease)
+        self.shelf = Shelf(js.connection, self._subjects, options, transfer, worker)
+        self.arguments = Arguments(self.shelf)
+        self._sweeper = Sweeper(js, self._subjects, self.shelf, options.orphan_ttl, self.now)
+        self._asks = Asks(
+            js, self._subjects, self.store, self.shelf, self._held_task, self.now, options.lease
+        )
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._last_looked_up: asyncio.Future[None] | None = None
@@ -126,6 +141,7 @@ class TaskService:
         self._js.connection.on_down.append(self._went_down)
         self._js.connection.on_up.append(self._came_back)
         self._intake = intake
+        self._sweeper.start()
         self.adjust()
 
     @property
@@ -169,6 +185,7 @@ class TaskService:
             await self._intake.aclose()
         await self._let_go()
         await self._asks.aclose()
+        await self._sweeper.aclose()
         await self._clock.aclose()
         if self._room is not None:
             self._room.close()
@@ -177,6 +194,7 @@ class TaskService:
         for task in list(self._running):
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+        await self.shelf.aclose()
 
     def _went_down(self) -> None:
         self._known = 1 << 62
@@ -212,6 +230,8 @@ class TaskService:
         try:
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except DecodeError:
+            return False
+        if task.is_referred:
             return False
         if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
@@ -423,6 +443,29 @@ class TaskService:
     async def cancelled(self, task: TaskMessage) -> None:
         """Its cancelling was asked for, and is done."""
         await self._asks.done("cancel", task.id)
+
+    async def stored_apart(self, task: TaskMessage, frame: Buffer) -> tuple[Buffer, Blob | None]:
+        """An outcome as it goes into its record; what of it was stored apart. Raises PayloadTooLargeError."""
+        if self.shelf.fits(len(frame)):
+            return frame, None
+        try:
+            return await self.shelf.put(frame, [self._subjects.state(task.id)], task.ttl)
+        except StreamError as error:
+            raise PayloadTooLargeError(str(error), size=len(frame)) from error
+
+    async def used(self, task: TaskMessage) -> None:
+        """It is settled: what was stored of it apart goes, unless a dead letter or another run needs it."""
+        if not task.is_referred:
+            return
+        with contextlib.suppress(DecodeError):
+            id = blob_id(task.data)
+            if not await release(self._js, self.shelf.blobs, self._subjects, id):
+                self._spawn(self._release(id))
+
+    async def _release(self, id: bytes) -> None:
+        """A replica may still have shown what is gone. What stays then is looked at by the sweeper."""
+        await asyncio.sleep(_REPLICAS)
+        await release(self._js, self.shelf.blobs, self._subjects, id)
 
     def fenced(self, task: TaskMessage) -> None:
         """Somebody else has stored its state: this attempt counts for nothing."""

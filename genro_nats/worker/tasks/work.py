@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import inf
 from typing import NamedTuple
 
 from genro_nats.codec.frame import Buffer, FrameKind
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.children.work import Work
+from genro_nats.transport.pipe import Parts
 
 __all__ = ["Ended", "GivenBackError", "TaskWork"]
 
@@ -37,7 +38,7 @@ class TaskWork(Work):
     def __init__(
         self,
         id: bytes,
-        parts: Sequence[Buffer],
+        parts: Parts,
         key: bytes,
         heard: Callable[[int, Buffer], object],
         *,
