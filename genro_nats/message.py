@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Final
 
+from genro_nats.errors import ConfigurationError
+
 __all__ = [
     "Call",
     "CallContext",
@@ -47,20 +49,32 @@ class CallOptions:
 
     ``timeout``: seconds from submitting to the reply; None: the pool's own.
     ``on_progress``: called with each ProgressUpdate, in the caller's event loop.
+
+    Raises:
+        ConfigurationError: a timeout that is no number of seconds above 0.
     """
 
     timeout: float | None = None
     on_progress: Callable[[ProgressUpdate], object] | None = None
 
+    def __post_init__(self) -> None:
+        given = self.timeout
+        if given is None:
+            return
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < inf:
+            raise ConfigurationError(
+                f"timeout={given!r}: give seconds above 0, or leave it out for no deadline", option="timeout"
+            )
+
 
 class Call:
     """One submitted call, as it goes from the public API to the engine that runs it.
 
-    ``timeout``: seconds, the pool's default already applied; None: no deadline.
-    ``trace_id``: "" when the call begins its own trace. ``carried``: context
-    variables to set where it runs, as ("module:attribute", value). ``packed``: the
-    pickled arguments, in place of the arguments themselves. ``task``: set where the
-    call is an attempt of a task.
+    ``timeout``: seconds left, the pool's default already applied; None: no deadline. ``stated``:
+    the seconds it was given at first, which errors name. ``trace_id``: "" when the call begins
+    its own trace. ``carried``: context variables to set where it runs, as ("module:attribute",
+    value). ``packed``: the pickled arguments, in place of the arguments themselves. ``task``: set
+    where the call is an attempt of a task.
     """
 
     __slots__ = (
@@ -72,6 +86,7 @@ class Call:
         "on_progress",
         "packed",
         "pool",
+        "stated",
         "task",
         "timeout",
         "trace_id",
@@ -94,7 +109,7 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.pool = pool
-        self.timeout = timeout
+        self.timeout = self.stated = timeout
         self.trace_id = trace_id
         self.on_progress = on_progress
         self.carried = carried

@@ -7,9 +7,8 @@ import os
 from time import perf_counter
 from typing import Any
 
-from genro_nats.codec.functions import label
 from genro_nats.executor.admission import Slots
-from genro_nats.executor.bridge import within
+from genro_nats.executor.bridge import within_deadline
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.local_run import InlineSource, is_async, run_inline
 from genro_nats.executor.pool import shorten
@@ -53,7 +52,7 @@ class AsyncExecutor(ThreadedPool):
         waiter = self._running.try_take()
         if waiter is not None:
             begun = perf_counter()
-            await within(call.timeout, label(call.function), self._running.wait, waiter)
+            await within_deadline(call, self._running.wait, waiter)
             shorten(call, begun)
         try:
             return await self._run_nested(call)

@@ -31,7 +31,7 @@ from genro_nats.executor.stream import Stream
 from genro_nats.message import CallOptions
 from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.handle import DeadLetters, TaskHandle
-from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskOptions, whole_limit
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule
 from genro_nats.tasks.status import TaskState, TaskStatus
@@ -211,9 +211,9 @@ class BaseExecutor(ABC):
         """The statuses of tasks, at most ``limit``; of one state, if given.
 
         Raises:
-            ConfigurationError: no such state.
+            ConfigurationError: no such state, or a limit below 0.
         """
-        for status in await self.task_backend.tasks(_state(state), limit):
+        for status in await self.task_backend.tasks(_state(state), whole_limit(limit)):
             yield status
 
     async def schedules(self) -> AsyncIterator[Schedule]:

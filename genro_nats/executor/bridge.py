@@ -15,7 +15,9 @@ from collections.abc import Awaitable, Callable
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
+from genro_nats.codec.functions import label
 from genro_nats.errors import CallTimeoutError, ExecutorError
+from genro_nats.message import Call
 
 __all__ = [
     "Signal",
@@ -30,6 +32,7 @@ __all__ = [
     "runs_in",
     "spawn",
     "within",
+    "within_deadline",
 ]
 
 T = TypeVar("T")
@@ -285,8 +288,21 @@ def spawn(function: Callable[..., Awaitable[T]], *args: Any) -> Spawned[T]:
     return spawned
 
 
-async def within(seconds: float | None, what: str, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+async def within_deadline(call: Call, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Await ``function(*args)`` within what a call has left. Raises CallTimeoutError as ``within``."""
+    return await within(call.timeout, label(call.function), function, *args, stated=call.stated)
+
+
+async def within(
+    seconds: float | None,
+    what: str,
+    function: Callable[..., Awaitable[T]],
+    *args: Any,
+    stated: float | None = None,
+) -> T:
     """Await ``function(*args)`` for at most so many seconds; ``what`` names the call in the error.
+
+    ``stated``: the seconds to name there, where these are what was left of them.
 
     Raises:
         CallTimeoutError: it was not done in time; it has been cancelled.
@@ -299,4 +315,5 @@ async def within(seconds: float | None, what: str, function: Callable[..., Await
         return await function(*args)
     if not scope.cancelled_caught:
         raise ExecutorError(f"{what} ended without an outcome.")  # pragma: no cover - keeps the types honest
-    raise CallTimeoutError(f"{what} was not done within {seconds:g} s.", timeout=seconds, function=what)
+    limit = seconds if stated is None else stated
+    raise CallTimeoutError(f"{what} was not done within {limit:g} s.", timeout=limit, function=what)

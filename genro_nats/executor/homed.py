@@ -18,7 +18,7 @@ from typing import Any
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.errors import CallTimeoutError, ExecutorClosedError
 from genro_nats.executor.admission import closed_error
-from genro_nats.executor.bridge import caller_post, runs_in, within
+from genro_nats.executor.bridge import caller_post, runs_in, within_deadline
 from genro_nats.executor.engine import Engine, StreamSource
 from genro_nats.executor.home import Home
 from genro_nats.executor.pool import Pool, shorten
@@ -54,7 +54,7 @@ class HomedExecutor(Pool):
             if self._stays_here():
                 return await self._run_here(call)
             begun = perf_counter()
-            home = await within(call.timeout, label(call.function), self._settle)
+            home = await within_deadline(call, self._settle)
             shorten(call, begun)
             if not home.here:
                 post_progress(call)
@@ -65,7 +65,7 @@ class HomedExecutor(Pool):
         if self._stays_here():
             return await self._source_here(call)
         begun = perf_counter()
-        home = await within(call.timeout, label(call.function), self._settle)
+        home = await within_deadline(call, self._settle)
         shorten(call, begun)
         if not home.here:
             post_progress(call)

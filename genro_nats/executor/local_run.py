@@ -14,7 +14,7 @@ from genro_nats.codec import values
 from genro_nats.codec.functions import find_object, label, not_a_generator
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError
-from genro_nats.executor.bridge import is_cancellation, within
+from genro_nats.executor.bridge import is_cancellation, within, within_deadline
 from genro_nats.message import Call, CallContext, ProgressUpdate, TaskRun, running_call
 
 __all__ = [
@@ -91,7 +91,7 @@ async def run_inline(call: Call, address: str = "") -> Any:
         try:
             value = call.function(*call.args, **call.kwargs)
             if inspect.isawaitable(value):
-                return await within(call.timeout, label(call.function), _settled, value)
+                return await within_deadline(call, _settled, value)
             return value
         except BaseException as error:
             if (shown := outcome_error(error)) is error:
@@ -182,7 +182,7 @@ class InlineSource:
             if not hasattr(items, "__next__"):
                 name = label(self._call.function)
                 seconds = None if self._call.timeout is None else self._context.remaining
-                return await within(seconds, name, items.__anext__)
+                return await within(seconds, name, items.__anext__, stated=self._call.stated)
             item = next(items, self)
         if item is self:
             raise StopAsyncIteration

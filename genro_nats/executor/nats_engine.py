@@ -277,7 +277,7 @@ class NatsEngine:
         task.add_done_callback(self._tasks.discard)
 
     def _expired(self, pending: Pending) -> None:
-        name, timeout = pending.call.function, pending.call.timeout
+        name, timeout = pending.call.function, pending.call.stated
         self._cancel_remote(pending)
         pending.fail(
             CallTimeoutError(

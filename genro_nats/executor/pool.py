@@ -23,7 +23,7 @@ from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadE
 from genro_nats.executor.admission import Slots, Waiter, closed_error
 from genro_nats.executor.base import NO_OPTIONS, BaseExecutor
 from genro_nats.executor.booked import BookedSource
-from genro_nats.executor.bridge import Signal, within
+from genro_nats.executor.bridge import Signal, within_deadline
 from genro_nats.executor.carry import Carrier
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.ledger import Ledger
@@ -379,7 +379,7 @@ class Pool(BaseExecutor):
         if waiter is not None:
             begun = perf_counter()
             try:
-                await within(call.timeout, label(call.function), self._slots.wait, waiter)
+                await within_deadline(call, self._slots.wait, waiter)
             except CallTimeoutError as error:
                 self._ledger.begin()
                 self._ledger.fail(error)

@@ -130,8 +130,11 @@ class ProcessEngine:
     def _work(self, call: Call, parts: Sequence[Buffer], name: bytes, deadline: float) -> _LocalWork:
         on_progress, task = call.on_progress, call.task
         if task is None:
-            return _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+            local = _LocalWork(call.id, parts, name, deadline=deadline, on_progress=on_progress)
+            local.stated = call.stated
+            return local
         work = _TaskWork(call.id, parts, name, deadline=deadline, on_progress=on_progress, task=task)
+        work.stated = call.stated
         task.when_asked(lambda: self._post(self._ask, work))
         return work
 
@@ -151,7 +154,7 @@ class ProcessEngine:
         name, parts = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
         work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
-        work.items, work.on_progress = items, call.on_progress
+        work.items, work.on_progress, work.stated = items, call.on_progress, call.stated
         self._pool.run(work)
 
         def control(frame: Frame) -> None:

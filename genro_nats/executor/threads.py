@@ -139,12 +139,12 @@ class Threads:
         work = partial(call.function, *call.args, **call.kwargs)
         listener = call.on_progress
         if listener is None:
-            return await self.step(work, describe(call), call.timeout)
+            return await self.step(work, describe(call), call.timeout, call.stated)
         post = caller_post()
         call.on_progress = partial(post, listener)
         context = describe(call)
         try:
-            value = await self.step(work, context, call.timeout)
+            value = await self.step(work, context, call.timeout, call.stated)
         finally:
             context.flush_progress()
         # What the thread posted comes before the value, also when the value was there at once.
@@ -153,15 +153,21 @@ class Threads:
         await told.wait()
         return value
 
-    async def step(self, work: Callable[[], Any], context: CallContext, timeout: float | None) -> Any:
-        """Run ``work()`` on a thread as part of the call that ``context`` describes."""
+    async def step(
+        self,
+        work: Callable[[], Any],
+        context: CallContext,
+        timeout: float | None,
+        stated: float | None = None,
+    ) -> Any:
+        """Run ``work()`` on a thread as part of the call that ``context`` describes; times as of ``within``."""
         job = _Job(work, context, context.function)
         self._jobs.add(job)
         try:
             if self._failure is not None:
                 raise self._failed(self._failure)
             job.future = self._submitted(job)
-            await within(timeout, context.function, job.done.wait)
+            await within(timeout, context.function, job.done.wait, stated=stated)
         except BaseException:
             job.give_up()
             raise
@@ -215,7 +221,7 @@ class ThreadSource:
     async def receive(self) -> Any:
         """The next item. Raises StopAsyncIteration at the end, or what the generator raised."""
         seconds = None if self._call.timeout is None else self._context.remaining
-        item = await self._threads.step(self._next, self._context, seconds)
+        item = await self._threads.step(self._next, self._context, seconds, self._call.stated)
         if item is self:
             raise StopAsyncIteration
         return item

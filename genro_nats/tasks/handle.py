@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Generic, TypeVar
 
 from genro_nats.tasks.backend import DeadLetter, TaskBackend
+from genro_nats.tasks.options import whole_limit
 from genro_nats.tasks.schedule import ScheduleSpec
 from genro_nats.tasks.status import TaskStatus
 
@@ -101,8 +102,8 @@ class DeadLetters:
         self._backend = backend
 
     async def list(self, limit: int = 100) -> list[DeadLetter]:
-        """The oldest ones, at most ``limit``."""
-        return await self._backend.dead(limit)
+        """The oldest ones, at most ``limit``. Raises ConfigurationError for a limit below 0."""
+        return await self._backend.dead(whole_limit(limit))
 
     async def replay(self, id: str) -> TaskHandle[object]:
         """Enqueue its call as a new task and drop the letter.

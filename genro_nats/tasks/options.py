@@ -13,7 +13,15 @@ from genro_nats.config.suggest import did_you_mean
 from genro_nats.errors import ConfigurationError
 from genro_nats.tasks.retry import RetryPolicy, type_names
 
-__all__ = ["DEFAULT_OPTIONS", "DEFAULT_RESULT_TTL", "MAX_ID", "Priority", "TaskKeywords", "TaskOptions"]
+__all__ = [
+    "DEFAULT_OPTIONS",
+    "DEFAULT_RESULT_TTL",
+    "MAX_ID",
+    "Priority",
+    "TaskKeywords",
+    "TaskOptions",
+    "whole_limit",
+]
 
 DEFAULT_RESULT_TTL: Final = 86_400.0  # seconds
 _LONGEST: Final = 100 * 365.25 * 86_400.0  # seconds: what servers can count
@@ -133,6 +141,13 @@ class TaskOptions:
                     option=name,
                 )
         return replace(self, **stated)
+
+
+def whole_limit(limit: int) -> int:
+    """How many may be listed. Raises ConfigurationError when it is no whole number from 0 on."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ConfigurationError(f"limit={limit!r}: give a whole number from 0 on", option="limit")
+    return limit
 
 
 _NAMES: Final = tuple(known.name for known in fields(TaskOptions))

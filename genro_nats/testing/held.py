@@ -36,7 +36,7 @@ class HeldCall:
         self.function = label(call.function)
         self.id = call.id.hex()
         self.done = Signal()
-        self._timeout = call.timeout
+        self._timeout, self._stated = call.timeout, call.stated
         self._begin = begin
         self._reply: Frame | None = None
         self._error: BaseException | None = None
@@ -141,7 +141,7 @@ class HeldStream(HeldCall):
     async def receive(self) -> Any:
         """The next item. Raises StopAsyncIteration at the end, or what the generator raised."""
         seconds = None if self._timeout is None else self.context.remaining
-        await within(seconds, self.function, self._received)
+        await within(seconds, self.function, self._received, stated=self._stated)
         frame, self._reply = self._reply, None
         if self._error is not None:
             raise self._error

@@ -18,11 +18,10 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from genro_nats.codec.functions import label
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.admission import closed_error
-from genro_nats.executor.bridge import Signal, within
+from genro_nats.executor.bridge import Signal, within_deadline
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.pool import Pool
 from genro_nats.executor.wire import CallEncoder
@@ -109,7 +108,7 @@ class MemoryExecutor(Pool):
     async def _run(self, call: Call) -> Any:
         held = self._take_in(HeldCall(call, self._encoder, self._drop))
         try:
-            await within(call.timeout, label(call.function), self._answered, held)
+            await within_deadline(call, self._answered, held)
         finally:
             self._drop(held)
             held.give_up()

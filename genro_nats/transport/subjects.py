@@ -11,7 +11,7 @@ pool's subject::
                           responders" names its call
     P.bulk.X.*            to one owner or puller of large payloads: pulls to
                           ``owner``, chunks to the pull's id
-    P.pull.W.N.>          to one puller of worker W: tasks and the server's words
+    P.pull.W.N.>          to an intake of worker W: tasks and the server's words
                           about its pulls; N is the consumer's name
 
 Of tasks, where ``T`` is the pool's subject as one token, ``L`` a priority,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import inspect
+import math
 import pickle
 from typing import Any
 
@@ -190,6 +191,12 @@ def test_the_former_constructor() -> None:
         "fail",
     )
     assert LocalExecutor().options.max_pending == 100
+
+
+@pytest.mark.parametrize("timeout", ["5", 0, -1, True, math.inf, math.nan])
+def test_a_timeout_that_makes_no_sense(timeout: Any) -> None:
+    with pytest.raises(ConfigurationError, match="seconds above 0"):
+        samples.inc.options(timeout=timeout)
 
 
 def test_single_options_are_checked() -> None:

@@ -253,4 +253,5 @@ def late_bytes(path: str, seconds: float, count: int) -> bytes:
     """Note the call, then take a while for this many bytes."""
     note(path, "late")
     time.sleep(seconds)
+    note(path, "made")
     return bytes(count)

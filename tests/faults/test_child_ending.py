@@ -15,21 +15,27 @@ import pytest
 from genro_nats import AsyncProcessExecutor, CallTimeoutError, ProcessExecutor, WorkerLostError
 from genro_nats.executor.children.choice import ShortCalls
 from tests.faults import jobs
-from tests.faults.conftest import Notes, alive, children, read_again, roster, stop_reading, until
+from tests.faults.conftest import Notes, alive, children, read_again, roster, soonest, stop_reading, until
 
 pytestmark = pytest.mark.anyio
 
 
 async def test_at_its_deadline_the_call_ends_and_a_spare_takes_over(notes: Notes) -> None:
     async with ProcessExecutor("p", max_workers=1, spares=1) as pool:
-        await until(lambda: len(roster(pool).spares) == 1)
-        spare = roster(pool).spares[0].pid
-        begin = time.monotonic()
-        with pytest.raises(CallTimeoutError):
-            await pool(timeout=0.3)(jobs.spin)(notes.path)
-        assert 0.29 <= time.monotonic() - begin < 0.6
-        assert await pool.submit(jobs.pid) == spare
-        await until(lambda: not alive(int(notes.lines()[0])), 2)
+
+        async def late() -> float:
+            await until(lambda: len(roster(pool).spares) == 1)
+            spare = roster(pool).spares[0].pid
+            begin = time.monotonic()
+            with pytest.raises(CallTimeoutError):
+                await pool(timeout=0.3)(jobs.spin)(notes.path)
+            took = time.monotonic() - begin
+            assert took >= 0.29
+            assert await pool.submit(jobs.pid) == spare
+            await until(lambda: not alive(int(notes.lines()[-1])))
+            return took
+
+        await soonest(late, 0.6)
         await until(lambda: len(roster(pool).spares) == 1)
 
 
@@ -94,9 +100,13 @@ async def test_cancel_storms(notes: Notes) -> None:
         assert notes.most() == 1
         assert roster(pool).lost == 0
         await until(lambda: pool.metrics["busy"] == 0 and len(children(pool)) == 2)
-        begin = time.monotonic()
-        await asyncio.gather(*(pool.submit(jobs.nap, 0.05) for _ in range(4)))
-        assert time.monotonic() - begin < 0.6
+
+        async def naps() -> float:
+            begin = time.monotonic()
+            await asyncio.gather(*(pool.submit(jobs.nap, 0.05) for _ in range(4)))
+            return time.monotonic() - begin
+
+        await soonest(naps, 0.6)
 
 
 async def test_two_cancelled_calls_in_one_child_do_not_keep_it(
@@ -132,13 +142,12 @@ async def test_neighbours_of_a_stuck_thread_finish(notes: Notes) -> None:
     async with ProcessExecutor("p", max_workers=1, threads=3, cancel_grace=0.2, spares=1) as pool:
         stuck = asyncio.create_task(pool.submit(jobs.spin, notes.path))
         pid = int((await notes.wait())[0])
-        neighbour = asyncio.create_task(pool.submit(jobs.work, notes.path, "n", 0.8))
+        neighbour = asyncio.create_task(pool.submit(jobs.work, notes.path, "n", 2.0))
         await notes.wait(2)
-        begin = time.monotonic()
         stuck.cancel()
         with pytest.raises(asyncio.CancelledError):
             await stuck
-        assert time.monotonic() - begin < 0.15
+        assert not neighbour.done()  # at once, not when its neighbours have ended
         assert await neighbour == "n"
         await until(lambda: not alive(pid), 3)
         assert await pool.submit(jobs.pid) != pid

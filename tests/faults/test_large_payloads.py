@@ -173,9 +173,9 @@ async def test_the_time_left_counts_from_the_call_not_from_its_arguments(shared_
     held = Held(transfer_of(pool), 4)
     call = asyncio.create_task(pool(timeout=5)(jobs.remaining_of)(bytes(LARGE)))
     await until(lambda: held.left < 0)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # of the time that the call has
     held.open.set()
-    assert 2 < await call < 4.05
+    assert 0 < await call < 4.05
 
 
 async def test_a_worker_lost_before_it_had_the_arguments(shared_fleet: Fleet, notes: Notes) -> None:
@@ -262,10 +262,10 @@ async def test_a_large_result_over_an_outage(fleet: Fleet, notes: Notes) -> None
     call = asyncio.create_task(pool.submit(jobs.late_bytes, notes.path, 0.5, LARGE))
     await notes.wait()
     fleet.server.kill()
-    await asyncio.sleep(0.8)
+    await notes.wait(2)  # the result is made
     await asyncio.to_thread(fleet.server.restart)
     assert len(await asyncio.wait_for(call, 15)) == LARGE
-    assert notes.most() == 1
+    assert notes.counts() == {"late": 1, "made": 1}
 
 
 async def publish_call(pool: NatsExecutor, data: bytes, id: bytes) -> Frame:

@@ -14,7 +14,7 @@ import pytest
 from genro_nats import CallTimeoutError, ConnectionLostError, NoWorkersError, WorkerLostError
 from genro_nats.executor.nats_silence import SILENCE
 from tests.faults import jobs
-from tests.faults.conftest import ROOT, Fleet, Notes, alive, until
+from tests.faults.conftest import ROOT, Fleet, Notes, alive, soonest, until
 
 pytestmark = pytest.mark.anyio
 
@@ -49,19 +49,20 @@ async def test_a_child_killed_on_a_worker(shared_fleet: Fleet, notes: Notes) -> 
 async def test_without_workers_it_takes_one_round_trip(shared_fleet: Fleet) -> None:
     pool = shared_fleet.caller()
     await pool.start()
-    begin = time.monotonic()
-    with pytest.raises(NoWorkersError, match=r"genro-nats worker --url \S+ --subject faults"):
-        await pool.submit(jobs.pid)
-    assert time.monotonic() - begin < 0.2
+
+    async def nobody() -> float:
+        begin = time.monotonic()
+        with pytest.raises(NoWorkersError, match=r"genro-nats worker --url \S+ --subject faults"):
+            await pool.submit(jobs.pid)
+        return time.monotonic() - begin
+
+    await soonest(nobody, 0.2)
     for number in (signal.SIGTERM, signal.SIGKILL):
         worker = await shared_fleet.worker()
         assert await pool.submit(jobs.pid)
         worker.signal(number)
         await worker.ended()
-        begin = time.monotonic()
-        with pytest.raises(NoWorkersError):
-            await pool.submit(jobs.pid)
-        assert time.monotonic() - begin < 0.2
+        await soonest(nobody, 0.2)
 
 
 async def test_draining_under_load_fails_no_call(shared_fleet: Fleet, notes: Notes) -> None:
@@ -205,5 +206,5 @@ async def test_no_server_at_the_start(how: str, shared_fleet: Fleet) -> None:
     begin = time.monotonic()
     with pytest.raises(ConnectionLostError, match="genro-nats server"):
         await pool.submit(jobs.pid)
-    assert 0.9 < time.monotonic() - begin < 1.5
+    assert 0.9 < time.monotonic() - begin < 4  # and not the 5 s that are the default
     listening.close()

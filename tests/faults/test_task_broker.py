@@ -43,7 +43,7 @@ async def test_the_broker_is_killed_while_results_are_awaited(tasks: TaskFleet, 
         waiting = asyncio.gather(*(task.result(timeout=60) for task in handles[50:]))
         await notes.wait(60)
         tasks.server.kill()
-        await asyncio.sleep(0.3)  # some end meanwhile
+        await asyncio.sleep(0.3)  # an outage in which those in hand end
         await asyncio.to_thread(tasks.server.restart)
         assert await waiting == list(range(50, 300))
         assert [await task.result(timeout=10) for task in late] == list(range(50))
@@ -63,10 +63,10 @@ async def test_nothing_is_asked_while_results_are_awaited(tasks: TaskFleet, note
         await until(lambda: not pool.metrics["connected"])
         await asyncio.to_thread(tasks.server.restart)
         await until(lambda: pool.metrics["connected"])
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # what is asked once, after an outage
         client: Any = pool._home.engine._connection._client  # type: ignore[union-attr]
         before = client.stats["out_msgs"]
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(1.0)  # nothing is to come in it
         assert client.stats["out_msgs"] - before <= 1
         await tasks.worker()
         assert await waiting == list(range(100))
@@ -164,7 +164,7 @@ async def test_a_service_that_failed_in_the_middle_of_its_start(tasks: TaskFleet
         await until(lambda c=count: len(tasks.workers) > c)  # type: ignore[misc]
         worker = tasks.workers[-1]
         err = worker.log.with_suffix(".err")
-        await asyncio.sleep(0.35 + pause)
+        await asyncio.sleep(0.35 + pause)  # somewhere in its start
         tasks.server.kill()
         await asyncio.to_thread(tasks.server.restart)
         try:

@@ -74,7 +74,7 @@ class Killer:
     async def _broker(self) -> None:
         self._tasks.server.kill()
         self.killed["broker"] += 1
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.5)  # an outage of some length
         await asyncio.to_thread(self._tasks.server.restart)
 
 

@@ -101,7 +101,7 @@ async def test_schedules_rest_while_the_pool_is_closed(make: Make, marks: Marks)
     pool = make("thread")
     await pool(samples.note).schedule("tick", every=1, args=(marks.path, "tick"))
     await pool.shutdown()
-    await anyio.sleep(1.2)
+    await anyio.sleep(1.2)  # past the time of its first run
     assert not marks.has("order")
     await pool.start()
     assert [schedule.name async for schedule in pool.schedules()] == ["tick"]

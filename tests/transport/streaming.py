@@ -1,4 +1,4 @@
-"""What JetStream tests share: connections, streams, pullers, servers that fail, and bounded waits."""
+"""What JetStream tests share: connections, streams, intakes, servers that fail, and bounded waits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from genro_nats.message import new_id
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.address import Address
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.puller import Puller
 from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
 
 
@@ -56,15 +56,15 @@ async def store(js: JetStream) -> str:
 @contextlib.asynccontextmanager
 async def pulling(
     js: JetStream, name: str, handler: Callable[[Delivery], object], slots: int, heartbeat: float = 0.5
-) -> AsyncIterator[Puller]:
-    """A puller of the consumer "all"."""
-    puller = Puller(js, name, "all", f"test.pull.{new_id().hex()}.", handler, heartbeat=heartbeat)
-    puller.add_slots(slots) if slots else None
-    await puller.start()
+) -> AsyncIterator[Intake]:
+    """An intake of the consumer "all"."""
+    intake = Intake(js, name, ("all",), f"test.pull.{new_id().hex()}.", handler, heartbeat=heartbeat)
+    intake.add_slots(slots)
+    await intake.start()
     try:
-        yield puller
+        yield intake
     finally:
-        await puller.aclose()
+        await intake.aclose()
 
 
 async def until(condition: Callable[[], object], limit: float = 10.0) -> float:

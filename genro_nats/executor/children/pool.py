@@ -156,13 +156,10 @@ class ChildPool:
             work.child.control(frame)
 
     def _expired(self, work: Work, seconds: float) -> None:
-        name = work.key.decode(errors="replace")
-        text = (
-            f"{name} was not done within {seconds:g} s."
-            if seconds > 0
-            else f"{name} came after its deadline."
-        )
-        self.cancel(work, CallTimeoutError(text, timeout=seconds, function=name))
+        name, late = work.key.decode(errors="replace"), seconds <= 0 and work.stated is None
+        limit = seconds if work.stated is None else work.stated
+        text = f"{name} came after its deadline." if late else f"{name} was not done within {limit:g} s."
+        self.cancel(work, CallTimeoutError(text, timeout=limit, function=name))
 
     def _fail(self, work: Work, error: Exception) -> None:
         if not work.done:

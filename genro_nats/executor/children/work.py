@@ -19,7 +19,8 @@ class Work:
     """A call frame and where its replies go. Subclasses say what happens with them.
 
     ``parts``: the frame's chunks, or the frame in shared memory. ``key``: the function's name, for the memory of
-    short calls. ``deadline``: event loop time. ``stream``: it takes a child for itself.
+    short calls. ``deadline``: event loop time; ``stated``: the seconds its caller gave it, None: what was left
+    when it came. ``stream``: it takes a child for itself.
     ``short``: it is expected to be. ``solo``: it is never sent ahead behind another call.
     """
 
@@ -33,6 +34,7 @@ class Work:
         "parts",
         "short",
         "solo",
+        "stated",
         "stream",
         "timer",
     )
@@ -48,6 +50,7 @@ class Work:
         self.large = False  # it takes long to open and answer, whatever its function does
         self.short = False
         self.solo = False
+        self.stated: float | None = None
         self.done = False
         self.child: Child | None = None
         self.timer: asyncio.TimerHandle | None = None

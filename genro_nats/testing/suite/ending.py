@@ -27,7 +27,8 @@ class EndingTests(SuiteBase):
         late = pool(timeout=0.2)(samples.hold_async)
         with pytest.raises(CallTimeoutError) as caught:
             await late(marks.path)
-        assert caught.value.timeout == pytest.approx(0.2, abs=0.15)  # less what starting took
+        assert caught.value.timeout == 0.2  # as it was stated, however long the pool took to start
+        assert "within 0.2 s" in str(caught.value)
         assert isinstance(caught.value, TimeoutError)
         assert pool.metrics["timed_out"] == 1
         await self.assert_usable(pool)

@@ -160,6 +160,11 @@ class TaskTests(TaskBase):
         assert await waiting.cancel()
         with pytest.raises(ConfigurationError, match="completed"):
             await anext(pool.tasks(state="done"))
+        with pytest.raises(ConfigurationError, match="limit=-1"):
+            await anext(pool.tasks(limit=-1))
+        with pytest.raises(ConfigurationError, match="limit=-1"):
+            await pool.dead.list(limit=-1)
+        assert [status async for status in pool.tasks(limit=0)] == []
 
     async def test_waiting_no_longer_than_wanted(self, pool: BaseExecutor, marks: Marks) -> None:
         task = await self.held(pool, marks)

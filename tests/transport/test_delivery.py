@@ -1,24 +1,20 @@
-"""Pulling: no more than there are slots, nothing lost, and going on after whatever happens."""
+"""Deliveries: what the server says of them, how they are settled, and what kills of the server undo."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
 from genro_nats.errors import DeliveryForgottenError
-from genro_nats.message import new_id
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.delivery import Delivery
-from genro_nats.transport.jetstream import API, JetStream
-from genro_nats.transport.nats import Message
+from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import PubAck, Publication, Publisher
-from genro_nats.transport.puller import Puller
-from genro_nats.transport.streams import ConsumerSpec, consumer_state, ensure_consumer
-from tests.transport.streaming import connected, frozen, pulling, queue, restart_killed, until
+from genro_nats.transport.streams import consumer_state
+from tests.transport.streaming import connected, pulling, queue, restart_killed, until
 
 pytestmark = pytest.mark.anyio
 
@@ -40,32 +36,6 @@ async def until_settled(js: JetStream, name: str, limit: float = 10.0) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_never_more_than_the_slots(js: JetStream) -> None:
-    name = await queue(js)
-    await fill(js, name, 20)
-    held: list[Delivery] = []
-    async with pulling(js, name, held.append, 3) as puller:
-        await until(lambda: len(held) == 3)
-        assert puller.free == 0
-        # The server has nobody left to send to: 17 stay where another worker gets them.
-        state = await consumer_state(js, name, "all")
-        assert (state.pending, state.unacknowledged, state.waiting) == (17, 3, 0)
-        await held[0].ack()
-        puller.add_slots(2)
-        await until(lambda: len(held) == 5)
-        assert [m.data for m in held] == [b"0", b"1", b"2", b"3", b"4"]
-
-
-async def test_no_slots_no_pulls(js: JetStream) -> None:
-    name = await queue(js)
-    await fill(js, name, 1)
-    held: list[Delivery] = []
-    async with pulling(js, name, held.append, 0) as puller:
-        assert (await consumer_state(js, name, "all")).waiting == 0
-        puller.add_slots()
-        await until(lambda: held)
-
-
 async def test_a_backlog_with_slots_coming_free(js: JetStream) -> None:
     name = await queue(js)
     seen: list[bytes] = []
@@ -79,28 +49,15 @@ async def test_a_backlog_with_slots_coming_free(js: JetStream) -> None:
         await asyncio.sleep(0)
         await message.ack()
         busy -= 1
-        puller.add_slots()
+        intake.add_slots()
 
     tasks: set[asyncio.Task[None]] = set()
     await fill(js, name, 3000)
-    async with pulling(js, name, lambda m: tasks.add(asyncio.create_task(work(m))), 16) as puller:
+    async with pulling(js, name, lambda m: tasks.add(asyncio.create_task(work(m))), 16) as intake:
         await until(lambda: len(seen) == 3000)
         await until_settled(js, name)
     assert sorted(map(int, seen)) == list(range(3000))
     assert most <= 16
-
-
-async def test_few_pulls_wait_when_slots_come_free_one_by_one(js: JetStream) -> None:
-    name = await queue(js)
-    held: list[Delivery] = []
-    async with pulling(js, name, held.append, 1) as puller:
-        for _ in range(63):
-            puller.add_slots()
-            await asyncio.sleep(0)
-        await until(lambda: puller._planned is None)
-        assert (await consumer_state(js, name, "all")).waiting <= 8
-        await fill(js, name, 64)
-        await until(lambda: len(held) == 64)
 
 
 async def test_what_the_server_says_about_a_delivery(js: JetStream) -> None:
@@ -187,9 +144,9 @@ async def test_a_handler_that_raises(js: JetStream, caplog: pytest.LogCaptureFix
             raise ValueError("a bug")
         held.append(message)
 
-    async with pulling(js, name, handler, 1) as puller:
+    async with pulling(js, name, handler, 1) as intake:
         await until(lambda: held)
-        assert puller.free == 0
+        assert intake.free == 0
     assert "a bug" in caplog.text
 
 
@@ -205,70 +162,6 @@ async def test_the_end_gives_back_what_was_not_taken(js: JetStream) -> None:
         await until(lambda: len(held) == 25)
 
 
-async def test_pulls_that_expire_are_made_again(js: JetStream) -> None:
-    name = await queue(js)
-    held: list[Delivery] = []
-    inbox = f"test.pull.{new_id().hex()}."
-    asked: list[Message] = []
-    await js.connection.subscribe(f"{API}CONSUMER.MSG.NEXT.{name}.all", asked.append)
-    puller = Puller(js, name, "all", inbox, held.append, expires=0.3, heartbeat=0.1)
-    puller.add_slots(4)
-    await puller.start()
-    await until(lambda: len(asked) >= 4)  # three of them have expired
-    await fill(js, name, 4)
-    await until(lambda: len(held) == 4)
-    assert puller.silences == 0
-    await puller.aclose()
-
-
-async def test_two_pullers_share(js: JetStream, shared: EmbeddedServer) -> None:
-    name = await queue(js)
-    counts: Counter[str] = Counter()
-    pullers: dict[str, Puller] = {}
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def work(who: str, message: Delivery) -> None:
-        counts[who] += 1
-        await asyncio.sleep(0.002)
-        await message.ack()
-        pullers[who].add_slots()
-
-    def taker(who: str) -> Callable[[Delivery], object]:
-        return lambda message: tasks.add(asyncio.create_task(work(who, message)))
-
-    async with (
-        connected(shared) as other,
-        pulling(js, name, taker("a"), 4) as pullers["a"],
-        pulling(other, name, taker("b"), 4) as pullers["b"],
-    ):
-        await fill(js, name, 400)
-        await until_settled(js, name)
-    assert sum(counts.values()) == 400
-    assert min(counts.values()) > 100
-
-
-async def test_a_consumer_that_was_deleted_is_restored(js: JetStream) -> None:
-    name = await queue(js)
-    held: list[Delivery] = []
-    restored = 0
-
-    async def restore() -> None:
-        nonlocal restored
-        restored += 1
-        await ensure_consumer(js, name, ConsumerSpec("all"))
-
-    inbox = f"test.pull.{new_id().hex()}."
-    puller = Puller(js, name, "all", inbox, held.append, heartbeat=0.5, restore=restore)
-    puller.add_slots(2)
-    await puller.start()
-    await consumer_state(js, name, "all")  # behind the pull on the same connection
-    await js.api(f"CONSUMER.DELETE.{name}.all")
-    await fill(js, name, 1)
-    await until(lambda: held)
-    assert restored == 1
-    await puller.aclose()
-
-
 async def test_pulling_goes_on_after_kills_of_the_server(server: EmbeddedServer) -> None:
     async with connected(server) as js:
         name = await queue(js, ack_wait=1.0)
@@ -282,11 +175,11 @@ async def test_pulling_goes_on_after_kills_of_the_server(server: EmbeddedServer)
                 settled[int(message.data)] += 1
             except DeliveryForgottenError:
                 forgotten.append(int(message.data))
-            puller.add_slots()
+            intake.add_slots()
 
         tasks: set[asyncio.Task[None]] = set()
         await fill(js, name, 2000)
-        async with pulling(js, name, lambda m: tasks.add(asyncio.create_task(work(m))), 8) as puller:
+        async with pulling(js, name, lambda m: tasks.add(asyncio.create_task(work(m))), 8) as intake:
             for wanted in (300, 900):
                 await until(lambda wanted=wanted: len(settled) >= wanted)  # type: ignore[misc]
                 await restart_killed(server)
@@ -302,7 +195,7 @@ async def test_a_delivery_that_a_crash_undid(server: EmbeddedServer) -> None:
         name = await queue(js)
         await fill(js, name, 200)
         held: list[Delivery] = []
-        async with pulling(js, name, held.append, 200) as puller:
+        async with pulling(js, name, held.append, 200) as intake:
             await until(lambda: len(held) == 200)
             await restart_killed(server)
             state = (await js.api(f"CONSUMER.INFO.{name}.all"))["delivered"]["stream_seq"]
@@ -312,36 +205,6 @@ async def test_a_delivery_that_a_crash_undid(server: EmbeddedServer) -> None:
                         await asyncio.wait_for(message.ack_sync(), 3)
                     break
             # Those come again, as if for the first time; the others once ack_wait is over.
-            puller.add_slots(200)
+            intake.add_slots(200)
             await until(lambda: len(held) == 400 - state)
             assert {m.info.num_delivered for m in held[200:]} <= {1}
-
-
-async def test_an_idle_puller_hears_after_a_kill(server: EmbeddedServer) -> None:
-    async with connected(server) as js:
-        name = await queue(js)
-        held: list[Delivery] = []
-        async with pulling(js, name, held.append, 2):
-            await restart_killed(server)
-            await fill(js, name, 2)
-            assert await until(lambda: len(held) == 2) < 1
-
-
-async def test_a_server_that_froze(server: EmbeddedServer) -> None:
-    async with connected(server) as js:
-        name = await queue(js)
-        held: list[Delivery] = []
-        async with pulling(js, name, held.append, 3, heartbeat=0.2) as puller:
-            await consumer_state(js, name, "all")
-            with frozen(server):
-                await until(lambda: puller.silences >= 2)
-            # It may know the old pulls and the new ones: what is too much goes back.
-            await fill(js, name, 9)
-            await until(lambda: len(held) == 3)
-            numbers = [int(m.data) for m in held]
-            await asyncio.gather(*(m.ack_sync() for m in held))
-            assert puller.free == 0
-            puller.add_slots(6)
-            await until(lambda: len(held) == 9)
-            numbers += [int(m.data) for m in held[3:]]
-            assert sorted(numbers) == list(range(9))
