@@ -18,8 +18,9 @@ from genro_nats.cli.worker_plan import connection_options
 from genro_nats.config import PoolOptions, parse_duration
 from genro_nats.config.versions import apart
 from genro_nats.errors import ConnectionLostError, NoWorkersError
-from genro_nats.message import new_id
 from genro_nats.transport.address import Address
+from genro_nats.transport.guard import make_guard
+from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.subjects import caller_inbox, presence_ask, presence_of
 
@@ -42,7 +43,7 @@ class Fleet:
         self.connection = connection
         self.options = options
         self.heard: Callable[[Facts], object] = lambda _: None
-        self.inbox = caller_inbox(options.prefix, new_id().hex())
+        self.inbox = caller_inbox(options.prefix, named_peer(identity(options), 24))
         self._wait = wait
         self._found: dict[str, Facts] = {}
         self._nobody = False
@@ -144,7 +145,9 @@ async def _work(options: PoolOptions, wait: float, work: Callable[[Fleet], Await
 
 @asynccontextmanager
 async def _open(options: PoolOptions, wait: float) -> AsyncIterator[Fleet]:
-    connection = Connection(Address(options), "genro-nats fleet", connect_timeout=options.connect_timeout)
+    connection = Connection(
+        Address(options), "genro-nats fleet", options.connect_timeout, make_guard(options)
+    )
     await connection.start()
     try:
         fleet = Fleet(connection, options, wait)

@@ -173,7 +173,8 @@ class PoolOptions:
     )
     orphan_ttl: float = _option(
         3600.0,
-        "seconds after which workers drop stored payloads that no task refers to: what a crash left behind",
+        "seconds after which workers drop stored payloads that no task refers to: what a crash left behind; "
+        "the same for callers and workers",
         rules.seconds(),
         _NATS,
     )

@@ -12,8 +12,9 @@ from genro_nats.codec.frame import Buffer, Frame, decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import PayloadTooLargeError
 from genro_nats.transport.blobs import Blobs
+from genro_nats.transport.identity import identity
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.subjects import TaskSubjects
+from genro_nats.transport.subjects import NONE, TaskSubjects
 from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["Shelf"]
@@ -36,7 +37,8 @@ class Shelf:
         self._connection = connection
         self._inline_limit = options.inline_limit
         self._size_limit = options.max_payload_size
-        self.blobs = Blobs(subjects, transfer, options.prefix, who, options.orphan_ttl)
+        named = f"{identity(options) or NONE}.{who}"
+        self.blobs = Blobs(subjects, transfer, options.prefix, named, options.orphan_ttl)
 
     async def aclose(self) -> None:
         """Let go."""

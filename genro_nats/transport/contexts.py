@@ -25,7 +25,7 @@ __all__ = ["PULL", "SERVER", "STORED", "Contexts"]
 
 # Rooms whose messages are read again from a stream: the reply subject was the server's answer to who
 # stored them, and they are heard at any age.
-STORED: Final = frozenset({"task", "schedule", "state", "told", "ask", "note", "index", "dead"})
+STORED: Final = frozenset({"task", "schedule", "state", "told", "ask", "note", "index", "dead", "blob"})
 PULL: Final = "pull"  # where consumers deliver messages of streams, each with its own subject
 # There the server and its API speak, and JetStream's answers come: not a word of theirs is unpickled, and
 # the messages of ours that they quote are verified one by one.

@@ -13,7 +13,15 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from genro_nats.transport.jetstream import API
-from genro_nats.transport.subjects import NONE, QUEUE_GROUP, TaskSubjects, pool_subjects
+from genro_nats.transport.subjects import (
+    NONE,
+    QUEUE_GROUP,
+    TaskSubjects,
+    drain_inbox,
+    pool_subjects,
+    presence_ask,
+    presence_of,
+)
 
 __all__ = ["Permissions", "Role", "permissions"]
 
@@ -50,7 +58,7 @@ class _Pool:
         named = pool_subjects(prefix, ">" if subject is None else subject)
         self.call, self.control = named.call, named.control
         peers = f"{prefix}.peers"
-        self.peers = (f"{peers}.>",) if subject is None else (f"{peers}.{subject}", f"{peers}.{subject}.*")
+        self.peers = (f"{peers}.>",) if subject is None else (f"{peers}.{subject}", f"{peers}.{subject}.>")
 
     def of(self, room: str, *tokens: str) -> str:
         """A subject of its tasks."""
@@ -130,7 +138,7 @@ def _worker(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Perm
     publish = [
         f"{prefix}.reply.*.*.*",
         f"{prefix}.bulk.*.*.*",
-        f"{prefix}.presence.*",
+        presence_of(prefix, "*"),
         *pool.peers,
         pool.of("state", "*", "*", "*"),
         pool.of("note", "*", "*", "*", "*"),
@@ -151,8 +159,8 @@ def _worker(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Perm
         pool.control,
         *pool.peers,
         f"{prefix}.worker.*",
-        f"{prefix}.worker.*.drain",
-        f"{prefix}.presence.ask",
+        drain_inbox(prefix, "*"),
+        presence_ask(prefix),
         f"{prefix}.pull.*.*.>",
         pool.of("ask", ">"),
         "$SRV.>",
@@ -164,7 +172,7 @@ def _manager(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Per
     looking = _observer(pool, prefix, user, workers)
     publish = [
         *looking.publish,
-        f"{prefix}.worker.*.drain",
+        drain_inbox(prefix, "*"),
         pool.of("task", ">"),  # a letter that is replayed
         pool.of("schedule", "*"),
         pool.of("ask", ">"),
@@ -176,7 +184,7 @@ def _manager(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Per
 
 def _observer(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Permissions:
     publish = [
-        f"{prefix}.presence.ask",
+        presence_ask(prefix),
         "$SRV.>",
         f"{API}INFO",
         f"{API}STREAM.NAMES",
@@ -188,7 +196,7 @@ def _observer(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Pe
     ]
     subscribe = [
         *_inboxes(prefix, user),
-        f"{prefix}.presence.*",
+        presence_of(prefix, "*"),
         pool.of("told", ">"),
         pool.of("note", "progress", ">"),
         f"{_EVENTS}>",

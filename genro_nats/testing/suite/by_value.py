@@ -35,6 +35,7 @@ class ByValueTests(SuiteBase):
     """Whatever a function holds, each call has it as it is when the call is made."""
 
     async def test_changes_inside_of_a_closure_are_seen(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         numbers, settings, many, thing = [1], {"a": {"b": 1}}, list(range(1000)), samples.Scale(2)
         scale, limit = 1, 10
 
@@ -64,6 +65,7 @@ class ByValueTests(SuiteBase):
             assert await pool.submit(function) == function()
 
     async def test_a_changed_array_is_seen(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         numpy: Any = pytest.importorskip("numpy")
         data = numpy.zeros(50_000)
 
@@ -75,6 +77,7 @@ class ByValueTests(SuiteBase):
         assert await pool.submit(total) == 3.0
 
     async def test_a_large_closure(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         numpy: Any = pytest.importorskip("numpy")
         data, array = bytes(range(256)) * 12_000, numpy.arange(400_000.0)
 
@@ -91,6 +94,8 @@ class ByValueTests(SuiteBase):
             assert await pool.submit(look, 3) == (ord("t"), 3.0, 7)
 
     async def test_functions_that_hold_functions(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
+
         def fact(n: int) -> int:
             return n * fact(n - 1) if n else 1
 
@@ -127,6 +132,7 @@ class ByValueTests(SuiteBase):
         assert await pool.submit(point, 1) == 4 * Point.weight
 
     async def test_streams_and_coroutines(self, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         held = PADDING
 
         def blocks(count: int) -> Iterator[int]:
@@ -141,6 +147,7 @@ class ByValueTests(SuiteBase):
             assert await pool.submit(later, 1) == 3001
 
     async def test_by_value_on_request(self, make: Factory, pool: BaseExecutor) -> None:
+        self.need(Can.SEND_FUNCTIONS)
         assert await pool(by="value")(samples.add)(1) == 2
         assert await pool(samples.add).options(by="value")(2) == 3
         assert await pool(samples.Scale(3).times).options(by="value")(2) == 6
