@@ -337,7 +337,8 @@ class PoolService:
     def _forget(self, work: _RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
-            self.balance.giving.drop(work)
+            if work.large:
+                self.balance.giving.drop(work)
             self.on_freed()
         if work.pulling is not None:
             work.pulling.cancel()
