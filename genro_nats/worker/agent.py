@@ -15,6 +15,7 @@ from genro_nats import __version__
 from genro_nats.codec.frame import FrameKind, decode_all
 from genro_nats.codec.signing import Flaw
 from genro_nats.config import PoolOptions
+from genro_nats.errors import DecodeError
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
 from genro_nats.transport.guard import make_guard
@@ -241,7 +242,12 @@ class WorkerAgent:
                 raise service.starved
 
     def _told_to_leave(self, message: Message) -> None:
-        if any(frame.kind == FrameKind.LEAVE for frame in decode_all(message.data)):
+        try:
+            told = any(frame.kind == FrameKind.LEAVE for frame in decode_all(message.data))
+        except DecodeError as error:
+            self._guard.unreadable(message.subject, error)
+            return
+        if told:
             self._events("worker.told", what="drain")
             self._stopping.set()
             if message.reply:
