@@ -21,7 +21,7 @@ from genro_nats.transport.address import Address
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import drain_inbox, worker_inbox
+from genro_nats.transport.subjects import drain_inbox, is_inbox, worker_inbox
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.code_version import code_version as find_code_version
 from genro_nats.worker.discovery import Discovery
@@ -250,7 +250,7 @@ class WorkerAgent:
         if told:
             self._events("worker.told", what="drain")
             self._stopping.set()
-            if message.reply:
+            if is_inbox(self._options.prefix, message.reply):
                 self._connection.publish_now(message.reply, self.presence.shown())
 
     def _controlled(self, message: Message) -> None:
