@@ -159,6 +159,8 @@ class Line:
         return self.on_chunk(head.id, int(head.seconds), body)
 
     def _unreadable(self, length: int) -> None:
+        if self._guard.keyed:
+            return  # it is verified yet, and counted if it is somebody else's
         self._guard.unreadable(self._inbox, f"{length:,} bytes that are no frame about a payload")
 
     def _collect(self, start: bytes, length: int) -> Feed | None:
