@@ -17,7 +17,7 @@ from typing import Any
 import nats
 import pytest
 
-from genro_nats import NatsExecutor
+from genro_nats import NatsExecutor, SignatureError
 from genro_nats.codec.frame import Frame, FrameKind, encode
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Keyring, new_key
 from genro_nats.transport.guard import Guard
@@ -91,7 +91,8 @@ class Range:
         """A call and a task end as they should."""
         task = await self.pool.enqueue(task_jobs.work, notes.path, "task")
         assert await task.result(timeout=30) == "task"
-        return await asyncio.wait_for(self.pool.submit(jobs.take_bytes, b"abcd"), 20) == 4
+        assert await asyncio.wait_for(self.pool.submit(jobs.take_bytes, b"abcd"), 20) == 4
+        return True
 
     def forged(self) -> list[bytes]:
         """Calls and control that would leave a mark or end something, were they believed."""
@@ -136,8 +137,7 @@ def reason(message: Heard, known: set[tuple[str, str, bytes]], prefix: str) -> s
         return "unsigned"
     if message.data[4:12] != b"one\0\0\0\0\0":
         return "unknown key"
-    reply = "" if message.subject.startswith(f"{prefix}.bulk.") else message.reply
-    return "replayed" if (message.subject, reply, message.data) in known else "wrong signature"
+    return "replayed" if _bound(message, prefix) in known else "wrong signature"
 
 
 async def test_each_of_100_000_is_counted_by_its_reason(keyed: Range, notes: Notes) -> None:
@@ -184,11 +184,17 @@ async def test_each_of_100_000_is_counted_by_its_reason(keyed: Range, notes: Not
     quiet(keyed.worker)
 
 
-def same(before: dict[str, Any], after: dict[str, Any]) -> None:
-    """The same processes, no larger than before."""
+def same_processes(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """None of them had to be replaced."""
     assert after["pid"] == before["pid"]
     for old, new in zip(before["pools"], after["pools"], strict=True):
         assert {child["pid"] for child in new["children"]} == {child["pid"] for child in old["children"]}
+
+
+def same(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """The same processes, no larger than before, which were given no call."""
+    same_processes(before, after)
+    for old, new in zip(before["pools"], after["pools"], strict=True):
         assert new["calls"] == old["calls"]
     assert resident(after) - resident(before) < GROWTH
 
@@ -230,11 +236,14 @@ def _is_workers(keyed: Range, subject: str) -> bool:
 
 
 def known_of(keyed: Range) -> set[tuple[str, str, bytes]]:
-    prefix = keyed.fleet.prefix
-    return {
-        (it.subject, "" if it.subject.startswith(f"{prefix}.bulk.") else it.reply, it.data)
-        for it in keyed.heard
-    }
+    return {_bound(it, keyed.fleet.prefix) for it in keyed.heard}
+
+
+def _bound(message: Heard, prefix: str) -> tuple[str, str, bytes]:
+    """A message with what it was meant for; those about payloads name that themselves."""
+    if message.subject.startswith(f"{prefix}.bulk."):
+        return "", "", message.data
+    return message.subject, message.reply, message.data
 
 
 _number = iter(range(1 << 40))
@@ -258,3 +267,85 @@ def one(pick: Pick, rng: random.Random, targets: list[list[Heard]], prefix: str)
     elif way == 4:
         headers = OTHER
     return Heard(base.subject, reply, data, headers)
+
+
+async def test_what_comes_to_a_caller(keyed: Range, notes: Notes) -> None:
+    """Changed answers to calls that are over, and where JetStream answers: counted, and calls go on meanwhile."""
+    prefix, pick = keyed.fleet.prefix, random_pick(random.Random(SEED))
+    engine: Any = keyed.pool._home.engine  # type: ignore[union-attr]
+    inbox = engine._inbox
+    corpus = [it for it in keyed.of("reply") if it.subject.startswith(inbox)]
+    chunks = [it for it in keyed.of("bulk") if it.subject.startswith(engine._transfer.line._inbox)]
+    assert corpus and chunks
+    known, sent = known_of(keyed), Counter(engine.facts()["distrusted"])
+    with Publisher(keyed.fleet.server) as publisher:
+        for _ in range(4):
+            batch = []
+            for number in range(2500):
+                room = chunks if number % 4 == 0 else corpus
+                base = room[pick(0, len(room) - 1)]
+                data = mutated(pick, [it.data for it in room], SEAL_SIZE if pick(0, 1) else 0)
+                if room is corpus and number % 10 == 1:
+                    base = base._replace(subject=inbox + "no-hex")
+                batch.append(base._replace(data=data))
+            sent += Counter(reason(message, known, prefix) for message in batch)
+            total = sent.total()
+            call = asyncio.create_task(keyed.pool.submit(jobs.take_bytes, b"abc"))
+            await asyncio.to_thread(publisher.send, batch)
+            assert await asyncio.wait_for(call, 20) == 3
+            await until(lambda: sum(engine.facts()["distrusted"].values()) >= total, 20)  # noqa: B023
+            assert Counter(engine.facts()["distrusted"]) == sent, f"FUZZ_SEED={SEED}"
+    assert await keyed.serves(notes)
+    quiet(keyed.worker)
+
+
+async def test_what_is_stored_in_streams(keyed: Range, notes: Notes) -> None:
+    """Changed tasks are buried and never run, changed requests change nothing; who reads the rest is told by name."""
+    fleet, prefix, pool = keyed.fleet, keyed.fleet.prefix, keyed.pool
+    pick, subjects = random_pick(random.Random(SEED)), keyed.fleet.subjects
+    done = await pool.enqueue(task_jobs.work, notes.path, "task")
+    assert await done.result(timeout=20) == "task"
+    lines = notes.lines()
+    tasks = keyed.of("task")
+    stored = {room: keyed.of(room) for room in ("state", "task", "index")}
+    evil = keyed.forged()
+    batch: list[Heard] = []
+    for number in range(150):
+        data = mutated(pick, [*(it.data for it in tasks), *evil], SEAL_SIZE)
+        batch.append(Heard(subjects.task("normal", None, os.urandom(16).hex()), "", data))
+        id = os.urandom(16).hex()
+        for room in ("ask", "note", "dead", "blob", "state", "index", "told", "schedule"):
+            what = {"ask": "cancel", "note": "checkpoint", "index": "failed"}.get(room, "x")
+            where = {
+                "dead": subjects.of("dead", id),
+                "blob": subjects.of("blob", id, str(number)),
+                "state": subjects.state(id),
+                "told": subjects.told(id),
+                "schedule": subjects.of("schedule", id),
+            }.get(room) or subjects.about(room, what, id)
+            batch.append(
+                Heard(where, "", mutated(pick, [it.data for it in stored.get(room) or tasks], SEAL_SIZE))
+            )
+    batch += [it._replace(subject=subjects.about("ask", "cancel", done.id)) for it in batch[:50]]
+    async with Asker(fleet.server, prefix, keyed.guard) as asker:
+        before = await asker.facts()
+        with Publisher(fleet.server) as publisher:
+            await asyncio.to_thread(publisher.send, batch)
+        # A task is heard once, a request by two: who holds the task, and who sees to one that nobody holds.
+        asked = sum(".ask." in it.subject for it in batch)
+        found = await asker.counted(150 + 2 * asked)
+        await until(lambda: keyed.worker.count("task.unreadable") == 150, 30)
+        assert set(found) <= {"unsigned", "unknown key", "wrong signature"}
+        assert found.total() == 150 + 2 * asked, f"FUZZ_SEED={SEED}"
+        assert await keyed.serves(notes)
+        letters = await pool.dead.list(limit=1000)
+        assert sum(letter.reason == "signature" for letter in letters) == 150
+        with pytest.raises(SignatureError):
+            await pool.dead.replay(letters[0].id)
+        assert (await done.status()).state == "completed"
+        assert [it async for it in pool.tasks(state="failed")] != []
+        assert [it async for it in pool.schedules()] == []
+        same_processes(before, await asker.facts())
+    assert notes.lines() == [*lines, "task"]
+    assert not keyed.mark.exists()
+    quiet(keyed.worker)
