@@ -10,6 +10,7 @@ import asyncio
 import os
 import pickle
 import random
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from genro_nats.codec import data
 from genro_nats.codec.by_value import FunctionBlob, inline_field
-from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode_all, encode
+from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode, decode_all, encode
 from genro_nats.codec.reference import Reference, refer
 from genro_nats.errors import DecodeError
 from genro_nats.transport.guard import Guard
@@ -45,7 +46,7 @@ def strict_corpus(prefix: str, mark: Path) -> list[bytes]:
     name = b"tests.faults.registered:echo"
     body, _ = data.dumps_call(([1, (2, "three")],), {})
     touch, _ = data.dumps_call((f"touch {mark}",), {})
-    given = {"body": body, "flags": Flag.DATA}
+    given: dict[str, Any] = {"body": body, "flags": Flag.DATA}
     whole = encode(Frame(FrameKind.CALL, bytes(16), name, **given))
     return [
         whole,
@@ -70,8 +71,8 @@ def strict_corpus(prefix: str, mark: Path) -> list[bytes]:
                 FrameKind.CALL,
                 bytes(16),
                 b"os:system",
-                body=data.dumps_call((f"touch {mark}",), {})[0],
-                flags=4096,
+                body=touch,
+                flags=Flag.DATA,
             )
         ),
     ]
@@ -89,6 +90,14 @@ def header_changed(pick: Pick, whole: bytes) -> bytes:
         changed = flipped if pick(0, 1) else worst[pick(0, len(worst) - 1)]
         found = found[:offset] + changed + found[offset + size :]
     return [whole, found[: pick(0, len(found))], found + b"x" * pick(1, 60), found][min(3, pick(0, 9))]
+
+
+def body_changed(pick: Pick, named: Sequence[bytes]) -> bytes:
+    """Another body behind the same header, so that a child gets it."""
+    frame, _ = decode(named[pick(0, len(named) - 1)])
+    bodies = [bytes(decode(it)[0].body) for it in named]
+    frame.body = mutated(pick, [bytes(frame.body), *bodies[:3]], 0, [(0, 1), (1, 1), (2, 4)])
+    return encode(frame)
 
 
 class Inbox:
@@ -124,7 +133,10 @@ async def test_each_call_is_answered(shared_fleet: Fleet, tmp_path: Path, notes:
                 for _ in range(BATCH):
                     id = rng.randbytes(16)
                     named = [it[:32] + id + it[HEADER_SIZE:] for it in corpus]
-                    changed = mutated(pick, named, 0, FIELDS) if strict else header_changed(pick, named[0])
+                    if strict:
+                        changed = body_changed(pick, named) if pick(0, 1) else mutated(pick, named, 0, FIELDS)
+                    else:
+                        changed = header_changed(pick, named[0])
                     if changed[16:24] != named[0][16:24]:
                         changed = changed[:16] + named[0][16:24] + changed[24:]
                     batch.append(Heard(f"{prefix}.call.faults", f"{prefix}.reply.=.fuzz.{id.hex()}", changed))
