@@ -105,10 +105,10 @@ async def test_payloads_that_are_not_what_was_announced(
     lies: list[tuple[Pieces | None, type[Exception], str]] = [
         (None, ExecutorError, "does not have the payload"),
         ([(0, 500_000)], WorkerLostError, "stopped after 500,000"),
-        ([(at, 100_000) for at in range(0, 50 * SIZE, 100_000)], DecodeError, "A chunk of"),
+        ([(number * 100_001, 100_001) for number in range(300)], DecodeError, "A chunk of"),
         ([(1, 100_000)], DecodeError, "A chunk of"),
         (whole, DecodeError, "unpickled"),
-        (whole[:-1] + [(500_000, 100_001)], DecodeError, "A chunk of"),
+        (whole * 50, DecodeError, "unpickled"),
         ([(0, 0)], DecodeError, "A chunk of"),
     ]
     for lie, error, text in lies:
