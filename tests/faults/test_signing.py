@@ -439,7 +439,8 @@ async def test_a_changed_chunk_ends_the_call(
     with pytest.raises(SignatureError, match=r"payload.*wrong"):
         await asyncio.wait_for(call, 15)
     assert notes.lines() == []
-    assert refusals(worker)["wrong signature"] == (way == "arguments")
+    # Those that were under way when the first one ended the pull are counted too.
+    assert (refusals(worker)["wrong signature"] > 0) == (way == "arguments")
     monkeypatch.undo()
     assert await pool.submit(jobs.take_bytes, bytes(3_000_000)) == 3_000_000
 

@@ -96,7 +96,7 @@ class Asker:
         shown: dict[str, Any] = json.loads(data[SEAL_SIZE:] if data[:4] == MAGIC else data)
         return shown
 
-    async def counted(self, at_least: int, limit: float = 60.0) -> Counter[str]:
+    async def counted(self, at_least: int, limit: float = 30.0) -> Counter[str]:
         """What was refused by reason, once that many were."""
         async with asyncio.timeout(limit):
             while True:
