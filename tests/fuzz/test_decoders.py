@@ -49,7 +49,7 @@ steady = settings(
     database=None,
     print_blob=True,
     deadline=timedelta(seconds=10),
-    max_examples=400,
+    max_examples=150,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 ID = bytes(range(16))
