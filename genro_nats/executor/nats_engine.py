@@ -104,6 +104,7 @@ class NatsEngine:
             self._refused,
             self._broken,
             self._asked,
+            self._guard.unreadable,
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
