@@ -224,7 +224,11 @@ class Outcomes:
         self._mistrust(from_token(message.subject.rpartition(".")[2]), message.flaw)
 
     def _mistrust(self, id: str, flaw: Flaw) -> None:
-        """Who waits hears at once what is wrong, for the rest may be no better; the task lives on."""
+        """Who waits hears at once what is wrong, for the rest may be no better; the task lives on.
+
+        Who asks later has to look: nothing else may be told of it.
+        """
+        self.unexpect(id)
         entry = self._entries.get(id)
         for waiter in entry.waiters if entry is not None else ():
             _fail(waiter, flaw.error(f"What was told of task {id} was refused"))

@@ -31,6 +31,7 @@ from genro_nats.errors import (
     PayloadLostError,
     PayloadTooLargeError,
     SequenceConflictError,
+    SignatureError,
     StreamError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
@@ -117,7 +118,7 @@ class HeldTask:
         try:
             if self.solo:
                 await self._look()
-        except DecodeError as error:
+        except (DecodeError, SignatureError) as error:
             self._seq = error.seq
             await self._end(self._base(0), TaskState.FAILED, str(error))
             return
