@@ -16,7 +16,7 @@ from genro_nats.executor.nats import NatsExecutor
 
 __all__ = ["CONNECTION", "CONNECTION_HELP", "add_pool", "with_pool"]
 
-_OF_WORKERS_ONLY: Final = ("drain_timeout", "code_version", "log_level", "log_json")
+_OF_WORKERS_ONLY: Final = ("drain_timeout", "code_version", "function_cache", "log_level", "log_json")
 CONNECTION: Final = tuple(setting for setting in WORKER if setting.name not in _OF_WORKERS_ONLY)
 _SUBJECT: Final = tuple(
     replace(setting, help="the pool's subject; not needed with the --config of a single pool")
