@@ -85,7 +85,7 @@ FORBIDDEN = {
             sec.note.idle.progress.{web}.o.i sec.note.idle.checkpoint.{web}.o.i sec.dead.idle.i
             sec.reply.{web}.c.i sec.reply.{batch}.c.i sec.api.{batch}.c.1 sec.bulk.{batch}.x.owner
             sec.bulk.{batch}.x.i sec.ask.idle.cancel.{batch}.o.i sec.ask.idle.forget.{batch}.o.i
-            sec.presence.w sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b sec.pull.w.n.wait.0
+            sec.presence.beat.w sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b sec.pull.w.n.wait.0
             sec.call.other sec.control.other sec.task.other.now.normal.=.x sec.schedule.other.n other.call.idle
             $JS.API.INFO $JS.API.STREAM.LIST $JS.API.STREAM.NAMES $JS.API.STREAM.INFO.foreign
             $JS.API.STREAM.CREATE.{T} $JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.{T}
@@ -104,7 +104,7 @@ FORBIDDEN = {
             sec.state.idle.> sec.state.idle.{web}.*.* sec.task.idle.> sec.schedule.idle.> sec.blob.idle.>
             sec.note.idle.progress.{batch}.*.* sec.note.idle.checkpoint.{web}.*.* sec.ask.idle.> sec.dead.idle.>
             sec.index.idle.> sec.call.idle sec.call.idle|workers sec.control.idle sec.worker.* sec.worker.w
-            sec.pull.*.*.> sec.peers.idle sec.presence.* $JS.EVENT.ADVISORY.> $JS.ACK.> $JS.API.> $SRV.> $SYS.>
+            sec.pull.*.*.> sec.peers.idle sec.presence.beat.* $JS.EVENT.ADVISORY.> $JS.ACK.> $JS.API.> $SRV.> $SYS.>
             _INBOX.>
             """,
     },
@@ -121,7 +121,7 @@ FORBIDDEN = {
         "subscribe": """
             > sec.> sec.call.idle sec.call.idle|snoop sec.call.other|workers sec.call.>|workers sec.control.other
             sec.reply.> sec.reply.{web}.*.* sec.reply.{worker}.*.* sec.api.{web}.*.* sec.bulk.{web}.*.*
-            sec.told.idle.> sec.state.idle.> sec.task.idle.> sec.ask.other.> sec.presence.* $JS.EVENT.ADVISORY.>
+            sec.told.idle.> sec.state.idle.> sec.task.idle.> sec.ask.other.> sec.presence.beat.* $JS.EVENT.ADVISORY.>
             $JS.API.> $SYS.> _INBOX.>
             """,
     },
@@ -129,7 +129,8 @@ FORBIDDEN = {
         "publish": """
             sec.call.idle sec.control.idle sec.worker.w sec.reply.{web}.c.i sec.bulk.{worker}.x.owner
             sec.state.idle.{web}.o.i sec.told.idle.{web}.o.i sec.note.idle.progress.{web}.o.i sec.dead.idle.i
-            sec.presence.w sec.task.other.now.normal.=.x $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
+            sec.presence.beat.w sec.task.other.now.normal.=.x sec.blob.idle.b.1 sec.blob.other.b.head
+            $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
             """,
         "subscribe": """
@@ -142,7 +143,7 @@ FORBIDDEN = {
             sec.call.idle sec.control.idle sec.task.idle.now.normal.=.x sec.task.idle.later.normal.=.x
             sec.schedule.idle.n sec.ask.idle.cancel.{web}.o.i sec.ask.idle.cancel.=.=.i sec.state.idle.{web}.o.i
             sec.told.idle.{web}.o.i sec.dead.idle.i sec.note.idle.progress.{web}.o.i sec.blob.idle.b.1
-            sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain sec.presence.w
+            sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain sec.presence.beat.w
             $JS.API.STREAM.CREATE.{T} $JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.PURGE.{D}
             $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.MSG.DELETE.{T} $JS.API.CONSUMER.CREATE.{T}.high
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
@@ -161,18 +162,18 @@ ALLOWED = {
         "subscribe": "sec.reply.{web}.c.* sec.told.idle.{web}.o.* sec.note.idle.progress.{web}.o.i",
     },
     "worker": {
-        "publish": "sec.presence.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
+        "publish": "sec.presence.beat.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
         "$JS.API.STREAM.MSG.DELETE.{T} $JS.API.STREAM.CREATE.{B} sec.reply.{web}.c.i sec.bulk.{web}.x.i",
         "subscribe": "sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b $SRV.PING $SRV.*.genro-nats",
     },
     "manager": {
-        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.ask.idle.cancel.{web}.o.i "
+        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.blob.idle.b.head sec.ask.idle.cancel.{web}.o.i "
         "$JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.CREATE.{B}",
-        "subscribe": "sec.presence.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+        "subscribe": "sec.presence.beat.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
     },
     "observer": {
         "publish": "sec.presence.ask $SRV.PING $SRV.STATS.genro-nats.w $JS.API.STREAM.LIST $JS.API.CONSUMER.LIST.{T}",
-        "subscribe": "sec.presence.* sec.presence.w sec.told.idle.> $JS.EVENT.ADVISORY.>",
+        "subscribe": "sec.presence.beat.* sec.presence.beat.w sec.told.idle.> $JS.EVENT.ADVISORY.>",
     },
 }
 CASES = [(user, act) for user in FORBIDDEN for act in ("publish", "subscribe")]
