@@ -646,6 +646,24 @@ async def test_who_asks_after_the_refusal_hears_of_it_too(
         await task.result(timeout=10)
 
 
+async def test_who_watches_hears_of_the_refusal(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes, tmp_path: Path
+) -> None:
+    path = keys.file(keys.one)
+    worker = await shared_tasks.worker(key_file=path, max_workers=1)
+    task = (
+        await shared_tasks.caller(key_file=path)(task_jobs.work).options(delay=0.5).enqueue(notes.path, "a")
+    )
+    watching = task.watch()
+    assert (await anext(watching)).state is TaskState.SCHEDULED
+    other = shared_tasks.caller(key_file=keys.file(keys.two)).task(task.id).watch()
+    assert (await anext(other)).state is TaskState.SCHEDULED
+    with pytest.raises(SignatureError, match="'one'"):
+        await asyncio.wait_for(anext(other), 10)
+    assert [status.state async for status in watching][-1] is TaskState.COMPLETED
+    assert refusals(worker) == {}
+
+
 async def test_a_refused_task_with_a_refused_record_is_buried(
     shared_tasks: TaskFleet, keys: Keys, notes: Notes
 ) -> None:
