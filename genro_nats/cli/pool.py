@@ -36,6 +36,11 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
     pool.add_argument("--config", metavar="FILE", help="the worker's TOML file, with what stands there")
     add_settings(pool, _SUBJECT)
     add_settings(pool, TASKS)
+    pool.add_argument(
+        "--codec",
+        choices=("pickle", "data"),
+        help="data: unpickle nothing that is read; default: so for a pool with only_registered, else pickle",
+    )
     add_settings(parser.add_argument_group("server"), CONNECTION)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -52,7 +57,9 @@ def with_pool(arguments: argparse.Namespace, work: Callable[[NatsExecutor], Awai
         raise ConfigurationError(f"Which pool? Give one --subject, of {subjects}.")
     set_up_path(plan.path)
     (served,) = plan.pools
-    return asyncio.run(_work(NatsExecutor(str(served.options.subject), served.options), work))
+    codec = arguments.codec or ("data" if served.options.only_registered else "pickle")
+    options = replace(served.options, codec=codec)
+    return asyncio.run(_work(NatsExecutor(str(options.subject), options), work))
 
 
 async def _work(pool: NatsExecutor, work: Callable[[NatsExecutor], Awaitable[int]]) -> int:

@@ -124,17 +124,20 @@ def test_commands(
 ) -> None:
     options = site.options("caller", "data")
 
-    async def prepare() -> tuple[str, str, str]:
+    async def prepare() -> tuple[str, str, str, str]:
+        async with site.pool("caller", "any") as pool:
+            pickled = await pool(jobs.echo).enqueue(b"pickled")
+            await pickled.result(timeout=20)
         async with NatsExecutor("t", **options) as pool:
-            good = await pool(jobs.echo).enqueue(bytes(LARGE))
+            good = await pool(jobs.echo).enqueue(b"good")
             await good.result(timeout=20)
             bad = await pool(jobs.mended).enqueue(bytes(LARGE), str(tmp_path / "never"))
             with pytest.raises(LookupError):
                 await bad.result(timeout=20)
             waiting = await pool(jobs.echo).options(delay=600).enqueue(bytes(LARGE))
-            return good.id, bad.id, waiting.id
+            return good.id, bad.id, waiting.id, pickled.id
 
-    good, bad, waiting = asyncio.run(prepare())
+    good, bad, waiting, pickled = asyncio.run(prepare())
     extra = site.workers("any")
     monkeypatch.delenv(KEY)
     key = ["--key-file", str(site.key_file)]
@@ -147,6 +150,11 @@ def test_commands(
     assert good in {task["id"] for task in run("tasks", *looking, *data, "--json")}
     assert run("task", good, *looking, *data, "--json")["state"] == "completed"
     assert bad in {letter["id"] for letter in run("dead", *looking, *data, "--json")}
+    assert run("task", good, "--result", *looking, *data, "--codec", "data") == "b'good'\n"
+    assert (
+        main(["task", pickled, "--result", *looking, "--subject", "any", "--lease", "2", "--codec", "data"])
+        == 1
+    )
     run("retry", bad, *managing, *data)
     run("cancel", waiting, *managing, *data)
     assert run("task", waiting, *looking, *data, "--json")["state"] == "cancelled"
