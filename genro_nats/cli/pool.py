@@ -57,8 +57,8 @@ def with_pool(arguments: argparse.Namespace, work: Callable[[NatsExecutor], Awai
         raise ConfigurationError(f"Which pool? Give one --subject, of {subjects}.")
     set_up_path(plan.path)
     (served,) = plan.pools
-    codec = arguments.codec or ("data" if served.options.only_registered else "pickle")
-    options = replace(served.options, codec=codec)
+    only_data = arguments.codec == "data" or (arguments.codec is None and served.options.only_registered)
+    options = replace(served.options, codec="data" if only_data else "pickle")
     return asyncio.run(_work(NatsExecutor(str(options.subject), options), work))
 
 

@@ -120,7 +120,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., Any]:
 
 
 def test_commands(
-    site: Site, run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Site,
+    run: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     options = site.options("caller", "data")
 
@@ -151,10 +155,11 @@ def test_commands(
     assert run("task", good, *looking, *data, "--json")["state"] == "completed"
     assert bad in {letter["id"] for letter in run("dead", *looking, *data, "--json")}
     assert run("task", good, "--result", *looking, *data, "--codec", "data") == "b'good'\n"
-    assert (
-        main(["task", pickled, "--result", *looking, "--subject", "any", "--lease", "2", "--codec", "data"])
-        == 1
-    )
+    of_any = ["--subject", "any", "--lease", "2", "--codec", "data"]
+    assert main(["task", pickled, "--result", *looking, *of_any]) == 1
+    assert "NotAllowedError" in capsys.readouterr().err
+    assert main(["workers", *site.command("observer"), "--wait", "0.5"]) == 1
+    assert "--key-file" in capsys.readouterr().err
     run("retry", bad, *managing, *data)
     run("cancel", waiting, *managing, *data)
     assert run("task", waiting, *looking, *data, "--json")["state"] == "cancelled"
