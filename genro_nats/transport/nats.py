@@ -104,7 +104,8 @@ class Connection(Sender):
             await self._address.release()
             raise ConnectionLostError(
                 f"No NATS server at {self.shown} within {self._connect_timeout:g} s"
-                f" ({self._last_error or 'no answer'}). Start one (genro-nats server), or set url= or NATS_URL.",
+                f" ({self._last_error or 'no answer'}). Start one, or set url= or NATS_URL"
+                " ('embedded': the one that `genro-nats server` runs).",
                 url=self.shown,
             ) from None
         except BaseException:

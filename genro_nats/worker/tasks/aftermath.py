@@ -20,6 +20,7 @@ from genro_nats.tasks.store import StateStore
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.subjects import TaskSubjects
+from genro_nats.worker.errors import error_type
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
 
@@ -67,7 +68,12 @@ class Aftermath:
         if record.state is TaskState.FAILED:
             await self._burial.failed(task, record, delivery)
             self._events(
-                "task.failed", task=task.id, function=task.function, reason=record.reason, error=record.error
+                "task.failed",
+                task=task.id,
+                function=task.function,
+                reason=record.reason,
+                type=error_type(record.error),
+                error=record.error,
             )
 
     async def ended_well(self, task: TaskMessage) -> None:
