@@ -192,6 +192,7 @@ def _head(body: bytes) -> None:
     assert found is None or all(isinstance(owner, str) for owner in found.owners)
 
 
+REFERRED = blob.refer(Frame(FrameKind.CALL, ID, b"m:f"), blob.Blob(ID, 1024, bytes(32), 5000, (7, 8)))
 _careful = Codecs(only_data=True)
 _letter = DeadLetter("id", "m:f", "died", "text", 3, 3, 1e9)
 _shown = json.dumps(
@@ -208,7 +209,9 @@ DECODERS = {
     "call": Decoder(_call, frames()),
     "reference": Decoder(lambda body: referred(decode(body)[0].body), frames()),
     "task": Decoder(_task, frames()),
-    "blob": Decoder(_stored_blob, frames()),
+    "blob": Decoder(
+        _stored_blob, [REFERRED], [*FRAME_FIELDS, (51, 8), (67, 4), (103, 8), (111, 2), (113, 8)]
+    ),
     "content": Decoder(blob.content_in, frames()),
     "compressed": Decoder(
         _expanded, frames()[-2:], [*FRAME_FIELDS, (48, 1), (49, 1), (50, 2), (52, 8), (60, 8)]

@@ -92,6 +92,21 @@ def test_a_changed_chunk_or_word_is_never_complete(draw: st.DataObject) -> None:
     assert not taken.complete or (changed in good and taken.complete == [changed[SEAL_SIZE:]])
 
 
+@pytest.mark.parametrize("size", [0, 1, 5000])
+def test_a_chunk_that_nobody_sealed_is_counted_whatever_its_size(size: int) -> None:
+    """Also one for a pull that is over, and a word that is too long for one."""
+    inbox = "genro.bulk.=.x."
+    for kind, takes in ((FrameKind.CHUNK, True), (FrameKind.CHUNK, False), (FrameKind.GRANT, True)):
+        guard, taken = Guard(keys), Taken()
+        refused: list[bytes] = []
+        taker = taken if takes else lambda start, length: None
+        unsealing = Unsealing(guard, inbox, taker, lambda pull, flaw, found=refused: found.append(pull))  # type: ignore[misc]
+        forged = sealed([encode(Frame(kind, ID, body=bytes(size), seconds=0.0))], b"elsewhere")[0]
+        take_whole(forged, unsealing, SEAL_SIZE)
+        assert guard.rejected.total() == 1
+        assert taken.complete == []
+
+
 class Inner:
     """nats-py's protocol, as the cutter sees it."""
 
