@@ -47,7 +47,7 @@ async def test_a_function_is_fetched_where_its_calls_were_handed_on(site: Site) 
         assert len({pid for _, _, pid in found}) == 2
         task = await pool(weigh).options(by="value").enqueue(large)
         assert (await task.result(timeout=20))[:2] == (LARGE, LARGE)
-        assert await pool.submit(pool(by="value")(jobs.echo), large) == large
+        assert await pool(by="value")(jobs.echo)(large) == large
 
 
 @pytest.mark.anyio
