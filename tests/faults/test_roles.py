@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import operator
 import re
@@ -23,6 +24,7 @@ from genro_nats import (
     PoolOptions,
     TaskState,
 )
+from genro_nats.cli.main import main
 from genro_nats.testing import WorkerFactory
 from genro_nats.transport.address import Address
 from genro_nats.transport.denials import Denied
@@ -85,7 +87,7 @@ FORBIDDEN = {
             sec.note.idle.progress.{web}.o.i sec.note.idle.checkpoint.{web}.o.i sec.dead.idle.i
             sec.reply.{web}.c.i sec.reply.{batch}.c.i sec.api.{batch}.c.1 sec.bulk.{batch}.x.owner
             sec.bulk.{batch}.x.i sec.ask.idle.cancel.{batch}.o.i sec.ask.idle.forget.{batch}.o.i
-            sec.presence.w sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b sec.pull.w.n.wait.0
+            sec.presence.beat.w sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b sec.pull.w.n.wait.0
             sec.call.other sec.control.other sec.task.other.now.normal.=.x sec.schedule.other.n other.call.idle
             $JS.API.INFO $JS.API.STREAM.LIST $JS.API.STREAM.NAMES $JS.API.STREAM.INFO.foreign
             $JS.API.STREAM.CREATE.{T} $JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.{T}
@@ -104,7 +106,7 @@ FORBIDDEN = {
             sec.state.idle.> sec.state.idle.{web}.*.* sec.task.idle.> sec.schedule.idle.> sec.blob.idle.>
             sec.note.idle.progress.{batch}.*.* sec.note.idle.checkpoint.{web}.*.* sec.ask.idle.> sec.dead.idle.>
             sec.index.idle.> sec.call.idle sec.call.idle|workers sec.control.idle sec.worker.* sec.worker.w
-            sec.pull.*.*.> sec.peers.idle sec.presence.* $JS.EVENT.ADVISORY.> $JS.ACK.> $JS.API.> $SRV.> $SYS.>
+            sec.pull.*.*.> sec.peers.idle sec.presence.beat.* $JS.EVENT.ADVISORY.> $JS.ACK.> $JS.API.> $SRV.> $SYS.>
             _INBOX.>
             """,
     },
@@ -121,7 +123,7 @@ FORBIDDEN = {
         "subscribe": """
             > sec.> sec.call.idle sec.call.idle|snoop sec.call.other|workers sec.call.>|workers sec.control.other
             sec.reply.> sec.reply.{web}.*.* sec.reply.{worker}.*.* sec.api.{web}.*.* sec.bulk.{web}.*.*
-            sec.told.idle.> sec.state.idle.> sec.task.idle.> sec.ask.other.> sec.presence.* $JS.EVENT.ADVISORY.>
+            sec.told.idle.> sec.state.idle.> sec.task.idle.> sec.ask.other.> sec.presence.beat.* $JS.EVENT.ADVISORY.>
             $JS.API.> $SYS.> _INBOX.>
             """,
     },
@@ -129,7 +131,8 @@ FORBIDDEN = {
         "publish": """
             sec.call.idle sec.control.idle sec.worker.w sec.reply.{web}.c.i sec.bulk.{worker}.x.owner
             sec.state.idle.{web}.o.i sec.told.idle.{web}.o.i sec.note.idle.progress.{web}.o.i sec.dead.idle.i
-            sec.presence.w sec.task.other.now.normal.=.x $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
+            sec.presence.beat.w sec.task.other.now.normal.=.x sec.blob.idle.b.1 sec.blob.other.b.head
+            $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
             """,
         "subscribe": """
@@ -142,7 +145,7 @@ FORBIDDEN = {
             sec.call.idle sec.control.idle sec.task.idle.now.normal.=.x sec.task.idle.later.normal.=.x
             sec.schedule.idle.n sec.ask.idle.cancel.{web}.o.i sec.ask.idle.cancel.=.=.i sec.state.idle.{web}.o.i
             sec.told.idle.{web}.o.i sec.dead.idle.i sec.note.idle.progress.{web}.o.i sec.blob.idle.b.1
-            sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain sec.presence.w
+            sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain sec.presence.beat.w
             $JS.API.STREAM.CREATE.{T} $JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.PURGE.{D}
             $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.MSG.DELETE.{T} $JS.API.CONSUMER.CREATE.{T}.high
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
@@ -161,18 +164,18 @@ ALLOWED = {
         "subscribe": "sec.reply.{web}.c.* sec.told.idle.{web}.o.* sec.note.idle.progress.{web}.o.i",
     },
     "worker": {
-        "publish": "sec.presence.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
+        "publish": "sec.presence.beat.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
         "$JS.API.STREAM.MSG.DELETE.{T} $JS.API.STREAM.CREATE.{B} sec.reply.{web}.c.i sec.bulk.{web}.x.i",
         "subscribe": "sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b $SRV.PING $SRV.*.genro-nats",
     },
     "manager": {
-        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.ask.idle.cancel.{web}.o.i "
+        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.blob.idle.b.head sec.ask.idle.cancel.{web}.o.i "
         "$JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.CREATE.{B}",
-        "subscribe": "sec.presence.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
+        "subscribe": "sec.presence.beat.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
     },
     "observer": {
         "publish": "sec.presence.ask $SRV.PING $SRV.STATS.genro-nats.w $JS.API.STREAM.LIST $JS.API.CONSUMER.LIST.{T}",
-        "subscribe": "sec.presence.* sec.presence.w sec.told.idle.> $JS.EVENT.ADVISORY.>",
+        "subscribe": "sec.presence.beat.* sec.presence.beat.w sec.told.idle.> $JS.EVENT.ADVISORY.>",
     },
 }
 CASES = [(user, act) for user in FORBIDDEN for act in ("publish", "subscribe")]
@@ -285,6 +288,29 @@ async def test_an_observer_looks_on(server: SecuredServer) -> None:
         await refused(observer(abs).schedule("nightly", every=60))
         await refused(observer.dead.replay(task.id))
         await refused(observer.dead.drop(task.id))
+
+
+async def command(server: SecuredServer, user: str, *arguments: str) -> int:
+    """The exit code of a command as this user; it does not wait for ever."""
+    options = server.options(user)
+    where = ("--url", options["url"], "--prefix", options["prefix"], "--nkey", options["nkey_seed_file"])
+    return await asyncio.wait_for(asyncio.to_thread(main, [*arguments, *where]), 20)
+
+
+async def test_the_fleet_s_commands_by_role(
+    server: SecuredServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with pool_of(server, "web") as web:
+        await (await web.enqueue(abs, -1)).result(timeout=10)
+    assert await command(server, "observer", "pools", "--json") == 0
+    (pool,) = [found for found in json.loads(capsys.readouterr().out) if found["subject"] == "jobs"]
+    assert (pool["workers"], pool["tasks"]) == (1, 0)  # and not None: it may ask
+    assert await command(server, "observer", "drain", "--all", "--timeout", "15s") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""  # nobody was told to leave
+    assert "does not allow this user to publish to 'sec.worker." in printed.err
+    assert await command(server, "web", "workers", "--wait", "15s") == 1
+    assert "does not allow this user to subscribe to 'sec.presence." in capsys.readouterr().err
 
 
 async def test_an_observer_cancels_nothing_and_a_manager_does(
