@@ -51,21 +51,10 @@ def sealed(subject: str, frame: Frame) -> bytes:
     return Guard(KEYS, "p").seal(subject, [data], "") + data
 
 
-<<<<<<< HEAD
-CHUNK = b""
-
-
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A seal is good for a minute, and modules are imported long before their tests run."""
-    made = sealed(INBOX + PULL.hex(), Frame(FrameKind.CHUNK, PULL, body=BODY, seconds=0.0))
-    monkeypatch.setitem(globals(), "CHUNK", made)
-=======
 @pytest.fixture
 def chunk() -> bytes:
     """Sealed now: a seal is good for a minute only."""
     return sealed(INBOX + PULL.hex(), Frame(FrameKind.CHUNK, PULL, body=BODY, seconds=0.0))
->>>>>>> int
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 299, 300])
