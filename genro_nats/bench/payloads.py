@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
+from genro_nats.bench.arguments import rounds
 from genro_nats.bench.arrays import ArrayFigures, time_arrays
 from genro_nats.bench.beside import BesideFigures, time_beside
 from genro_nats.bench.closures import ClosureFigures, time_closures
@@ -36,6 +37,7 @@ __all__ = ["PayloadFigures", "add_payload_arguments", "run_payloads"]
 _HUGE: Final = (100 * MIB, 1024 * MIB)
 _BESIDE: Final = 100 * MIB
 _ARRAY: Final = 100 * MIB
+_ROUNDS: Final = 5
 _SUBJECT: Final = "bench.payloads"
 _FLOOR: Final = "bench.floor"
 
@@ -56,7 +58,7 @@ class PayloadFigures:
 def add_payload_arguments(parser: argparse.ArgumentParser) -> None:
     """Teach a parser what ``run_payloads`` takes."""
     parser.add_argument("--quick", action="store_true", help="small and short: shows that all works")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="rounds (default: 5)")
+    parser.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 5)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is missed")
 
@@ -65,9 +67,9 @@ def run_payloads(args: argparse.Namespace) -> int:
     """Measure and print; the exit code: 0, or with ``--check`` 1 when a limit is missed."""
     machine = Machine.here()
     sys.stdout.write("\n".join(machine.lines()) + "\n")
-    progress = Progress()
+    progress, count = Progress(), 1 if args.quick else args.rounds or _ROUNDS
     with bench_server() as server:
-        figures = asyncio.run(_measure(server, 1 if args.quick else args.rounds, args.quick, progress))
+        figures = asyncio.run(_measure(server, count, args.quick, progress))
     progress("payloads: the codecs")
     figures.codecs = time_codecs(3 if args.quick else 60)
     progress.clear()
@@ -80,7 +82,7 @@ def run_payloads(args: argparse.Namespace) -> int:
     return int(args.check and not all(it.passed for it in found))
 
 
-async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: Progress) -> PayloadFigures:
+async def _measure(server: EmbeddedServer, count: int, quick: bool, progress: Progress) -> PayloadFigures:
     async with AsyncExitStack() as stack:
         stack.enter_context(echo_peer(server, _FLOOR, uvloop=False))
         worker = stack.enter_context(worker_peer(server, _SUBJECT))
@@ -102,18 +104,18 @@ async def _measure(server: EmbeddedServer, rounds: int, quick: bool, progress: P
             progress(f"payloads: {size // MIB} MiB echoes")
             huge.append(await time_huge(call, size, worker.pid, 1 if quick else 2))
         progress("payloads: 8 MiB echoes")
-        big = await time_big(floor.request, call, rounds, 3 if quick else 9)
+        big = await time_big(floor.request, call, count, 3 if quick else 9)
         progress("payloads: small calls beside large ones")
         size = _BESIDE // 10 if quick else _BESIDE
-        beside = await time_beside(small, call, floor.request, size, rounds, 0.5 if quick else 3.0)
+        beside = await time_beside(small, call, floor.request, size, count, 0.5 if quick else 3.0)
         progress("payloads: signed calls")
-        signed = await time_signed(server, 2 if quick else 2 * rounds, 500 if quick else 10_000)
+        signed = await time_signed(server, 2 if quick else 2 * count, 500 if quick else 10_000)
         progress("payloads: closures over 5 MB")
         local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
         calls = 100 if quick else 1000
-        closures = [await time_closures(it, calls, rounds) for it in (pool, local)]
+        closures = [await time_closures(it, calls, count) for it in (pool, local)]
         progress("payloads: arrays to a local process")
-        arrays = await time_arrays(_ARRAY // 10 if quick else _ARRAY, rounds)
+        arrays = await time_arrays(_ARRAY // 10 if quick else _ARRAY, count)
         return PayloadFigures(big, beside, signed, closures, arrays, huge)
 
 

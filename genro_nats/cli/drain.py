@@ -56,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     Raises:
         NoWorkersError: none answers, or none of that name.
+        PermissionDeniedError: this user may not tell workers to leave.
         CallTimeoutError: they were not done in time; they go on.
     """
     if sum((bool(arguments.worker), bool(arguments.host), arguments.all)) != 1:
@@ -112,16 +113,21 @@ class _Leaving:
         self._code = 0
         self._as_lines = as_lines
         self._change = asyncio.Event()
-        fleet.heard = self._note
 
     async def tell(self) -> None:
-        """Tell them to leave."""
+        """Tell them to leave. Raises PermissionDeniedError if this user may not."""
         leave = encode(Frame(FrameKind.LEAVE))
         for facts in self._waiting.values():
             where = drain_inbox(self._fleet.options.prefix, facts["worker"])
             await self._fleet.connection.publish(where, leave, self._fleet.inbox + "drain")
+        early: list[Facts] = []
+        self._fleet.heard = early.append
+        await self._fleet.flush()
+        for facts in self._waiting.values():
             self._show(facts["worker"], "told", facts)
-        await self._fleet.connection.flush()
+        self._fleet.heard = self._note
+        for facts in early:
+            self._note(facts)
 
     async def gone(self, limit: float | None) -> int:
         """Wait until all have left; the exit code."""

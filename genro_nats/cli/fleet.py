@@ -17,8 +17,9 @@ from genro_nats.cli.settings import add_settings
 from genro_nats.cli.worker_plan import connection_options
 from genro_nats.config import PoolOptions, parse_duration
 from genro_nats.config.versions import apart
-from genro_nats.errors import ConnectionLostError, NoWorkersError
+from genro_nats.errors import ConnectionLostError, NoWorkersError, PermissionDeniedError
 from genro_nats.transport.address import Address
+from genro_nats.transport.denials import Denied
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.nats import Connection, Message
@@ -47,16 +48,26 @@ class Fleet:
         self._wait = wait
         self._found: dict[str, Facts] = {}
         self._nobody = False
+        self._denied: PermissionDeniedError | None = None
         self._answer = asyncio.Event()
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen. Raises PermissionDeniedError if this user may not."""
+        self.connection.denials.listeners.append(self._forbidden)
         await self.connection.subscribe(self.inbox + "*", self._answered)
         await self.connection.subscribe(presence_of(self.options.prefix, "*"), self._beat)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until the server has dealt with all that was sent. Raises PermissionDeniedError if it forbade some."""
         await self.connection.flush()
+        self._check()
 
     async def ask(self) -> list[Facts]:
-        """What each worker says of itself now, in a steady order; empty if none answers."""
+        """What each worker says of itself now, in a steady order; empty if none answers.
+
+        Raises PermissionDeniedError if this user may not ask.
+        """
         self._found, self._nobody = {}, False
         await self.connection.publish(presence_ask(self.options.prefix), b"", self.inbox + "fleet")
         loop = asyncio.get_running_loop()
@@ -68,6 +79,7 @@ class Fleet:
                 await asyncio.wait_for(self._answer.wait(), min(quiet, max(0.0, limit - loop.time())))
             except TimeoutError:
                 break
+            self._check()
             if quiet == inf and self._found:
                 quiet = max(_QUIET, _SLOWEST * (loop.time() - begin))
         return sorted(
@@ -98,6 +110,15 @@ class Fleet:
                 subject=presence_ask(self.options.prefix),
             )
         return found
+
+    def _forbidden(self, denied: Denied) -> bool:
+        self._denied = denied.error()
+        self._answer.set()
+        return True
+
+    def _check(self) -> None:
+        if self._denied is not None:
+            raise self._denied
 
     def _answered(self, message: Message) -> None:
         if message.status == "503":

@@ -34,7 +34,7 @@ _COMMANDS: Final = {
     "server": "run the embedded nats-server in the foreground",
     "auth": "write a nats-server configuration with a key and permissions for each role",
     "demo": "run one real job locally, over NATS and as a task, and kill children on the way",
-    "bench": "measure what calls and tasks cost here, beside bare nats-py and other pools",
+    "bench": "measure what calls, tasks, payloads and fleets cost here, beside bare nats-py and other pools",
 }
 _NESTED: Final = {
     "auth key": "make a shared key that signs messages",

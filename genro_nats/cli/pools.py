@@ -10,7 +10,7 @@ from genro_nats.cli.fleet_facts import empty_pool, pool_sums
 from genro_nats.cli.tables import show_table
 from genro_nats.cli.task_facts import as_json, one_line
 from genro_nats.errors import ExecutorError, NoWorkersError
-from genro_nats.message import new_id
+from genro_nats.transport.identity import identity, named_peer
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.subjects import TaskSubjects, api_inbox, pool_of_stream, token
 
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _add_tasks(fleet: Fleet, sums: dict[str, dict[str, Any]]) -> None:
     """How many tasks each pool's stream holds; pools that nobody serves are added if theirs holds some."""
     prefix = fleet.options.prefix
-    js = JetStream(fleet.connection, api_inbox(prefix, new_id().hex()))
+    js = JetStream(fleet.connection, api_inbox(prefix, named_peer(identity(fleet.options), 24)))
     counts: dict[str, int] = {}
     known = True
     try:

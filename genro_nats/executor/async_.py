@@ -11,7 +11,7 @@ from genro_nats.executor.admission import Slots
 from genro_nats.executor.bridge import within_deadline
 from genro_nats.executor.engine import StreamSource
 from genro_nats.executor.local_run import InlineSource, is_async, run_inline
-from genro_nats.executor.pool import shorten
+from genro_nats.executor.pool_calls import shorten
 from genro_nats.executor.thread import ThreadedPool
 from genro_nats.executor.threads import ThreadSource
 from genro_nats.message import Call

@@ -21,7 +21,8 @@ from genro_nats.executor.admission import closed_error
 from genro_nats.executor.bridge import caller_post, runs_in, within_deadline
 from genro_nats.executor.engine import Engine, StreamSource
 from genro_nats.executor.home import Home
-from genro_nats.executor.pool import Pool, shorten
+from genro_nats.executor.pool import Pool
+from genro_nats.executor.pool_calls import shorten
 from genro_nats.message import Call, CallOptions, running_call
 
 __all__ = ["HomedExecutor"]

@@ -66,6 +66,7 @@ class Connection(Sender):
         self._last_error: BaseException | None = None
         self.up = asyncio.Event()
         self.server_version = (0, 0, 0)
+        self.may_have_jetstream = True  # False: this server has none, nor others beside it
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
         self.denials = Denials(lambda: self.shown)
@@ -103,7 +104,8 @@ class Connection(Sender):
             await self._address.release()
             raise ConnectionLostError(
                 f"No NATS server at {self.shown} within {self._connect_timeout:g} s"
-                f" ({self._last_error or 'no answer'}). Start one (genro-nats server), or set url= or NATS_URL.",
+                f" ({self._last_error or 'no answer'}). Start one, or set url= or NATS_URL"
+                " ('embedded': the one that `genro-nats server` runs).",
                 url=self.shown,
             ) from None
         except BaseException:
@@ -158,6 +160,8 @@ class Connection(Sender):
         self.max_payload = client.max_payload - self.guard.overhead
         version = client.connected_server_version
         self.server_version = (version.major, version.minor, version.patch)
+        info = client._server_info
+        self.may_have_jetstream = bool(info.get("jetstream") or info.get("cluster"))
         self.up.set()
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:

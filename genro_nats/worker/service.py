@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from math import inf, isnan
+from math import isnan
 from typing import Any, Final
 
 from genro_nats.codec.frame import (
@@ -20,14 +19,11 @@ from genro_nats.codec.frame import (
     Flag,
     Frame,
     FrameKind,
-    Head,
     check,
-    decode_all,
     encode,
     name_of,
     peek,
 )
-from genro_nats.codec.ids import batches, split_ids
 from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
@@ -43,15 +39,16 @@ from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.process_engine import pool_plan
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
+from genro_nats.transport.subjects import QUEUE_GROUP, is_caller, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
-from genro_nats.worker.balance.holder import Movable
-from genro_nats.worker.callers import CallerVersions, unknown_flags
+from genro_nats.worker.callers import unknown_flags
+from genro_nats.worker.control import Control
 from genro_nats.worker.functions import FunctionShelf
 from genro_nats.worker.intake import pull_call, reference_in, room_for
 from genro_nats.worker.outlet import Outlet
+from genro_nats.worker.remote_work import RemoteWork
 from genro_nats.worker.tasks.work import GivenBackError
 from genro_nats.worker.trust import Trust, error_frame, flags_in
 from genro_nats.worker.waiting import give_function, needed_function
@@ -62,42 +59,6 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _START_RETRIES: Final = 3
-_MAX_CREDIT: Final = 1_000_000  # items granted at once
-_CANCELLED: Final = 10_000  # ids remembered of cancels that came before their call
-
-
-class _RemoteWork(Movable):
-    """A call that came over NATS."""
-
-    __slots__ = ("caller", "flags", "pulling", "service", "since", "size")
-
-    def __init__(self, service: PoolService, message: Message, head: Head, now: float, size: int) -> None:
-        deadline = now + head.seconds if head.seconds != inf else inf
-        stream = bool(head.flags & Flag.STREAM)
-        super().__init__(
-            head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream
-        )
-        self.service = service
-        self.flags = head.flags
-        self.reply = message.reply
-        self.caller = message.reply.rpartition(".")[0]
-        self.came = now
-        self.hops = head.hops
-        self.urgent = bool(head.flags & Flag.NO_QUEUE)
-        self.announced = message.data if head.flags & Flag.REFERRED else b""
-        # Nobody may have beaten for one that was handed on.
-        self.since = -inf if head.hops else now
-        self.size = size
-        self.pulling: asyncio.Task[None] | None = None  # its arguments or function are still on their way
-
-    def received(self, kind: int, data: Buffer) -> None:
-        if kind == FrameKind.REPLY or kind == FrameKind.ERROR:
-            self.service.answer(self, data)
-        else:
-            self.service.post(self, data)
-
-    def failed(self, error: Exception) -> None:
-        self.service.answer(self, error_frame(self.id, error, self.flags))
 
 
 class PoolService:
@@ -125,6 +86,7 @@ class PoolService:
         self._max_calls, self._max_bytes = options.max_backlog, options.max_backlog_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
+        self._prefix = options.prefix
         self._subjects = pool_subjects(options.prefix, options.subject)
         plan = pool_plan(
             options,
@@ -135,16 +97,25 @@ class PoolService:
         )
         self.kind = kind
         self.children = ChildPool(replace(plan, start_retries=_START_RETRIES))
-        self._works: dict[bytes, _RemoteWork] = {}
+        self._works: dict[bytes, RemoteWork] = {}
         self._bytes = 0
-        self._cancelled: OrderedDict[bytes, None] = OrderedDict()
         self._calls: Subscription
         self.balance = Balance(connection, self._subjects.peers, self)
         self._idle = asyncio.Event()
         self.on_freed: Callable[[], object] = _nothing
-        self.on_caller: Callable[[Buffer], object] = CallerVersions(events)
         self.starved: Exception | None = None  # why there are no children any more
         self.counts = {"calls": 0, "completed": 0, "failed": 0, "rejected": 0, "refused": 0}
+        self._asked = Control(
+            self._works,
+            self.children,
+            self.balance.giving,
+            functions,
+            self._outlet.retention,
+            outbox,
+            self.counts,
+            events,
+        )
+        self.control, self.obey = self._asked.heard, self._asked.obey
 
     # -- life ---------------------------------------------------------------
 
@@ -184,19 +155,19 @@ class PoolService:
         for waiting in [work for work in self._works.values() if work.child is None]:
             self._turn_away(waiting)
         for work in () if queued else self.children.take_unstarted():
-            if isinstance(work, _RemoteWork):
+            if isinstance(work, RemoteWork):
                 self._turn_away(work)
             else:
                 work.done = True
                 work.failed(GivenBackError("The worker leaves.", began=False))
 
-    def _turn_away(self, work: _RemoteWork, flags: int = 0) -> None:
+    def _turn_away(self, work: RemoteWork, flags: int = 0) -> None:
         """A call that no child has begun is not run here."""
         self.children.part_with(work)
         self.refuse(work.reply, work.id, flags)
         self._forget(work)
 
-    def handed_on(self, work: _RemoteWork) -> None:
+    def handed_on(self, work: RemoteWork) -> None:
         """Another worker has it now."""
         self._forget(work)
 
@@ -262,6 +233,8 @@ class PoolService:
                 raise unknown_flags(head)
             if isnan(head.seconds):
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
+            if not is_caller(self._prefix, message.reply):
+                raise DecodeError("A call whose reply subject is no caller's.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
             self.trust.require(head.flags)
@@ -273,7 +246,7 @@ class PoolService:
         except CodecError as error:
             self._reject(message, error)
             return
-        if head.id in self._cancelled or head.id in self._works:
+        if self._asked.is_cancelled(head.id) or head.id in self._works:
             return
         self.counts["calls"] += 1
         size = reference.size if reference is not None else len(message.data)
@@ -284,7 +257,7 @@ class PoolService:
         if what is Fate.REFUSE:
             self.refuse(message.reply, head.id, head.flags & Flag.NO_QUEUE)
             return
-        work = _RemoteWork(self, message, head, self._loop.time(), size)
+        work = RemoteWork(self, message, head, self._loop.time(), size)
         if came is not None:
             work.came = came
         self._works[head.id] = work
@@ -294,7 +267,7 @@ class PoolService:
         work.large = reference is not None
         self._begin(work, lacking=needed is not None and work.function is None)
 
-    def _begin(self, work: _RemoteWork, lacking: bool) -> None:
+    def _begin(self, work: RemoteWork, lacking: bool) -> None:
         """Run a call, or get first what it lacks; a large one may wait for who is to have its arguments."""
         if work.large and self.balance.giving.keep(work):
             if work.urgent:
@@ -304,22 +277,22 @@ class PoolService:
         else:
             self._run(work)
 
-    def admit(self, work: _RemoteWork) -> None:
+    def admit(self, work: RemoteWork) -> None:
         """A call is to run here: get what it lacks, its arguments or its function."""
         reference = reference_in(work.announced, self._size_limit) if work.announced else None
         work.pulling = self._loop.create_task(self._pull(work, reference, work.announced))
 
-    def _run(self, work: _RemoteWork) -> None:
+    def _run(self, work: RemoteWork) -> None:
         self.children.run(work, first=work.hops > 0)
         if work.urgent and work.child is None and not work.done:
             self._loop.call_later(PATIENCE, self._give_up, work)
 
-    def _give_up(self, work: _RemoteWork) -> None:
+    def _give_up(self, work: RemoteWork) -> None:
         """No child was free in time for a call that must not queue."""
         if work.child is None and work.pulling is None and not work.done:
             self._turn_away(work, Flag.NO_QUEUE)
 
-    async def _pull(self, work: _RemoteWork, reference: Reference | None, announced: bytes) -> None:
+    async def _pull(self, work: RemoteWork, reference: Reference | None, announced: bytes) -> None:
         """Get a call's arguments and function, then run it."""
         try:
             if reference is not None:
@@ -348,8 +321,8 @@ class PoolService:
         """Answer what is no call; the id in its reply subject tells the caller which."""
         self.counts["rejected"] += 1
         self._events("call.rejected", subject=message.subject, bytes=len(message.data), error=str(error))
-        if not message.reply:
-            return
+        if not is_caller(self._prefix, message.reply):
+            return  # our answer, sealed with our key, might be a wish there
         try:
             id = bytes.fromhex(message.reply.rpartition(".")[2])
         except ValueError:
@@ -362,7 +335,7 @@ class PoolService:
         self.counts["refused"] += 1
         self._outbox.post(reply, reply, encode(Frame(FrameKind.REFUSED, id, flags=flags)))
 
-    def post(self, work: _RemoteWork, frame: Buffer) -> None:
+    def post(self, work: RemoteWork, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""
         try:
             self._outlet.check(work.key.decode(errors="replace"), frame)
@@ -371,7 +344,7 @@ class PoolService:
             return
         self._outlet.item(work.id, work.caller, work.reply, frame)
 
-    def answer(self, work: _RemoteWork, frame: Buffer) -> None:
+    def answer(self, work: RemoteWork, frame: Buffer) -> None:
         """Send a call's outcome, and keep it until the caller has it."""
         try:
             self._outlet.check(work.key.decode(errors="replace"), frame)
@@ -385,14 +358,14 @@ class PoolService:
         self._outlet.outcome(work.id, work.caller, work.reply, frame, alone=alone)
         self._forget(work)
 
-    def _failed(self, work: _RemoteWork, frame: Buffer) -> None:
+    def _failed(self, work: RemoteWork, frame: Buffer) -> None:
         self.counts["failed"] += 1
         self.trust.note(frame)
         error = name_of(frame, peek(frame)).decode(errors="replace")
         function = work.key.decode(errors="replace")
         self._events("call.failed", function=function, error=error, call=work.id.hex())
 
-    def _forget(self, work: _RemoteWork) -> None:
+    def _forget(self, work: RemoteWork) -> None:
         if self._works.pop(work.id, None) is not None:
             self._bytes -= work.size
             self.balance.giving.drop(work)
@@ -403,74 +376,12 @@ class PoolService:
         if not self._works:
             self._idle.set()
 
-    # -- what callers and time ask ------------------------------------------
-
-    def control(self, message: Message) -> None:
-        """Cancels, credits, acknowledgements and questions; for unknown calls they mean nothing."""
-        try:
-            for frame in decode_all(message.data):
-                self.obey(frame)
-        except DecodeError as error:
-            self.counts["rejected"] += 1
-            self._events("control.rejected", subject=message.subject, error=str(error))
-
-    def obey(self, frame: Frame) -> None:
-        """Do what a caller asks. Raises DecodeError."""
-        if frame.kind == FrameKind.ACK:
-            if frame.meta:
-                self.on_caller(frame.meta)
-            for id in split_ids(frame.body):
-                self._outlet.retention.drop(id)
-        elif frame.kind == FrameKind.CREDIT:
-            if not 0 < frame.seconds <= _MAX_CREDIT:
-                raise DecodeError(f"A credit of {frame.seconds} items.", id=frame.id)
-            if (work := self._works.get(frame.id)) is not None:
-                self.children.control(work, frame)
-            else:
-                self.balance.giving.follow(frame)
-        elif frame.kind == FrameKind.CANCEL:
-            self._cancel(frame)
-        elif frame.kind == FrameKind.QUERY:
-            self._report(frame)
-        elif frame.kind == FrameKind.FUNCTION or frame.kind == FrameKind.GONE:
-            self._functions.received(frame)
-
-    def _cancel(self, frame: Frame) -> None:
-        work = self._works.get(frame.id)
-        if work is not None:
-            self.children.cancel(work, ExecutorError("The call was cancelled by its caller."))
-            return
-        # Its call may have been handed on, or it has overtaken it.
-        self.balance.giving.follow(frame)
-        self._cancelled[frame.id] = None
-        if len(self._cancelled) > _CANCELLED:
-            self._cancelled.popitem(last=False)
-
-    def _report(self, frame: Frame) -> None:
-        """A caller came back and asks what we hold: beat for those, and send replies again."""
-        held = []
-        for id in split_ids(frame.body):
-            if id in self._works:
-                held.append(self._works[id])
-            elif (kept := self._outlet.retention.get(id)) is not None:
-                self._outbox.post(kept.subject, kept.subject, kept.data)
-        self._beat(held)
-
     def tick(self) -> None:
         """Once a second: beat for calls that take long, send again what was not acknowledged."""
         now = self._loop.time()
-        self._beat([work for work in self._works.values() if now - work.since >= BEAT])
+        self._asked.beat([work for work in self._works.values() if now - work.since >= BEAT])
         self._outlet.sweep()
         self.balance.tick()
-
-    def _beat(self, works: list[_RemoteWork]) -> None:
-        by_caller: dict[str, list[_RemoteWork]] = {}
-        for work in works:
-            by_caller.setdefault(work.caller, []).append(work)
-        for caller, held in by_caller.items():
-            for batch in batches(held):
-                body = b"".join(work.id for work in batch)
-                self._outbox.post(caller, batch[0].reply, encode(Frame(FrameKind.BEAT, body=body)))
 
 
 def _nothing() -> None:

@@ -128,7 +128,7 @@ def test_payloads(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr
     figures: dict[str, Any] = json.loads(written.read_text())
-    assert len(figures["limits"]) == 9
+    assert len(figures["limits"]) == 10
     closures = {it["kind"]: it for it in figures["closures"]}
     assert closures.keys() == {"nats", "process"}
     assert all(it["by_name"][0] > 0 < it["by_value"][0] for it in closures.values())

@@ -19,8 +19,8 @@ from genro_nats.bench.progress import Progress
 
 
 def test_balance() -> None:
-    figures = measure_balance(BalancePlan(rounds=1, seconds=1.0, burst=10, bursts=1), Progress())
-    assert figures.calls == 208
+    figures = measure_balance(BalancePlan(rounds=1, seconds=0.5, burst=10, bursts=1), Progress())
+    assert figures.calls == 104
     for found in (figures.floor, figures.fleet, figures.floor_burst, figures.fleet_burst):
         assert len(found) == 1
         assert SHORT <= found[0] < 30

@@ -10,7 +10,7 @@ from genro_nats.bench.progress import Progress
 
 
 def test_a_worker_with_two_idle_children_is_small_quiet_and_soon_ready() -> None:
-    figures = measure_life(LifePlan(starts=3, rounds=1, seconds=0.5), Progress())
+    figures = measure_life(LifePlan(starts=2, rounds=1, seconds=0.5), Progress())
     assert figures.processes == 5  # parent, template, two children, a spare
     assert figures.memory_kind != "PSS" or 20e6 < figures.memory < 110e6
     # Promised is 1.5 s and 1 % on a machine with nothing else to do.

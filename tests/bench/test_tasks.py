@@ -96,6 +96,18 @@ def test_arguments() -> None:
 def test_the_command_refuses_scenarios_of_calls() -> None:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
-    assert parser.parse_args([]).what is None
+    assert parser.parse_args([]).what == "calls"
     with pytest.raises(ConfigurationError, match="--only"):
         command.run(parser.parse_args(["tasks", "--only", "calls"]))
+
+
+def test_the_command_knows_every_benchmark_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    names = {file.stem for file in (ROOT / "benchmarks").glob("*.py")}
+    parser = argparse.ArgumentParser(formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(parser)
+    listed = parser.format_help().split("what can be measured:")[1].split("examples")[0]
+    assert {line.split()[0] for line in listed.splitlines() if line.strip()} == names
+    # Refused by each in its own name, so each is chosen.
+    for name in names - {"calls"}:
+        with pytest.raises(ConfigurationError, match=f"with {name}$"):
+            command.run(parser.parse_args([name, "--only", "calls"]))

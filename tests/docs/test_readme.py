@@ -1,4 +1,4 @@
-"""The README's examples run as they stand."""
+"""The examples of the README and of the pages behind it run as they stand."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from genro_nats.config import ConfigSource
 from genro_nats.testing import NatsServer, WorkerFactory
 from tests.secured import SecuredServer
 
-TEXT = (Path(__file__).parents[2] / "README.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "docs/tasks.md", "docs/fleet.md", "docs/security.md", "docs/performance.md")
+TEXT = "\n".join((ROOT / page).read_text() for page in PAGES)
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 FILES = {match[1]: block for block in PYTHON if (match := re.match(r"# (\w+\.py)\n", block))}
 
@@ -87,8 +89,12 @@ True False
 """
 
 
+LATER = "3 pages, attempt 1\ncompleted\nTrue\n"
+
+
 def test_durable_tasks_in_a_local_pool(shop: Path) -> None:
     assert run(shop, "durable.py") == DURABLE
+    assert run(shop, "later.py") == LATER
 
 
 def test_durable_tasks_on_a_worker(
@@ -98,6 +104,7 @@ def test_durable_tasks_on_a_worker(
     nats_worker("tasks.reports", prefix="durable", imports=("reports",), max_workers=1)
     where = {"kind": "nats", **nats_server.options, "prefix": "durable"}
     assert run(shop, "durable.py", GENRO_POOL_REPORTS=json.dumps(where)) == DURABLE
+    assert run(shop, "later.py", GENRO_POOL_REPORTS=json.dumps(where)) == LATER
 
 
 def test_names_only(
@@ -162,3 +169,29 @@ def test_the_mixin(tmp_path: Path) -> None:
 def test_the_toml_parses() -> None:
     for block in re.findall(r"```toml\n(.*?)```", TEXT, re.S):
         assert tomllib.loads(block)["executors"]
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (*PAGES, "docs/architecture.md"):
+        for link in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", (ROOT / page).read_text()):
+            file = ((ROOT / page).parent / link[0]).resolve() if link[0] else ROOT / page
+            assert file.is_file(), f"{page}: {link[0]}"
+            heads = re.findall(r"^#+ (.*)$", file.read_text(), re.M)
+            anchors = {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+            assert not link[1] or link[1] in anchors, f"{page}: #{link[1]}"
+
+
+def test_every_command_exists() -> None:
+    lines = re.findall(r"^\$ (?:\S+=\S+ )?genro-nats (.*?)(?: +#.*)?$", TEXT, re.M)
+    assert len(lines) > 15
+    for line in lines:
+        name, *arguments = line.split()
+        if arguments and f"{name} {arguments[0]}" == "auth key":
+            name, arguments = "auth_key", arguments[1:]
+        parser = CommandParser(prog=name)
+        import_module(f"genro_nats.cli.{name}").add_arguments(parser)
+        parser.parse_args(arguments)  # raises if it does not
+
+
+def test_the_readme_is_read_in_minutes() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) < 320

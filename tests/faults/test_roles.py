@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import operator
 import re
@@ -23,6 +24,7 @@ from genro_nats import (
     PoolOptions,
     TaskState,
 )
+from genro_nats.cli.main import main
 from genro_nats.testing import WorkerFactory
 from genro_nats.transport.address import Address
 from genro_nats.transport.denials import Denied
@@ -286,6 +288,29 @@ async def test_an_observer_looks_on(server: SecuredServer) -> None:
         await refused(observer(abs).schedule("nightly", every=60))
         await refused(observer.dead.replay(task.id))
         await refused(observer.dead.drop(task.id))
+
+
+async def command(server: SecuredServer, user: str, *arguments: str) -> int:
+    """The exit code of a command as this user; it does not wait for ever."""
+    options = server.options(user)
+    where = ("--url", options["url"], "--prefix", options["prefix"], "--nkey", options["nkey_seed_file"])
+    return await asyncio.wait_for(asyncio.to_thread(main, [*arguments, *where]), 20)
+
+
+async def test_the_fleet_s_commands_by_role(
+    server: SecuredServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with pool_of(server, "web") as web:
+        await (await web.enqueue(abs, -1)).result(timeout=10)
+    assert await command(server, "observer", "pools", "--json") == 0
+    (pool,) = [found for found in json.loads(capsys.readouterr().out) if found["subject"] == "jobs"]
+    assert (pool["workers"], pool["tasks"]) == (1, 0)  # and not None: it may ask
+    assert await command(server, "observer", "drain", "--all", "--timeout", "15s") == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""  # nobody was told to leave
+    assert "does not allow this user to publish to 'sec.worker." in printed.err
+    assert await command(server, "web", "workers", "--wait", "15s") == 1
+    assert "does not allow this user to subscribe to 'sec.presence." in capsys.readouterr().err
 
 
 async def test_an_observer_cancels_nothing_and_a_manager_does(

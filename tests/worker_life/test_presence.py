@@ -16,7 +16,7 @@ from genro_nats import PoolOptions
 from genro_nats.codec.frame import Frame, FrameKind, encode
 from genro_nats.transport.address import Address
 from genro_nats.transport.nats import Connection, Message
-from genro_nats.worker.errors import LastErrors
+from genro_nats.worker.errors import LastErrors, error_type
 from genro_nats.worker.presence import HEARTBEAT, Presence
 from tests.faults import jobs
 from tests.faults.conftest import ROOT, Fleet, Notes, Worker, until
@@ -160,8 +160,28 @@ async def test_what_went_wrong_is_shown_without_what_belongs_to_users(
     assert last["event"] == "call.failed"
     assert last["text"] == "function=tests.worker_life.jobs:reveal error=builtins:ValueError"
     assert facts["pools"][0]["failed"] == 9
+    task = await shared_fleet.caller()(own_jobs.reveal).enqueue("hunter2")
+    with pytest.raises(ValueError, match="hunter2"):
+        await task.result(timeout=20)
+    facts = await observer.now()
+    assert facts["errors"][-1]["event"] == "task.failed"
+    assert facts["errors"][-1]["text"] == "function=tests.worker_life.jobs:reveal type=builtins:ValueError"
     assert "hunter2" not in json.dumps([*observer.beats, facts])
     assert shared_fleet.server.password not in json.dumps([*observer.beats, facts])
+
+
+@pytest.mark.parametrize(
+    ("error", "type"),
+    [
+        ("builtins:ValueError: a: secret", "builtins:ValueError"),
+        ("app.jobs:make.<locals>.Bad: x", "app.jobs:make.<locals>.Bad"),
+        ("The child process 12 was killed: no", ""),
+        ("secret", ""),
+        (None, ""),
+    ],
+)
+def test_of_a_task_s_error_its_type_is_shown(error: str | None, type: str) -> None:
+    assert error_type(error) == type
 
 
 def test_texts_of_exceptions_stay_in_the_log() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from genro_nats.errors import ExecutorError
@@ -18,6 +19,7 @@ from genro_nats.transport.nats import Connection, Message, Subscription
 __all__ = ["Watch"]
 
 _WAITING = 1000  # statuses nobody has taken yet; of more, the oldest go: only the last one matters
+_STORED = 0.3  # seconds after which what was told is stored too
 
 
 class Watch:
@@ -43,6 +45,7 @@ class Watch:
         self._seq = 0
         self._early: ProgressUpdate | None = None
         self._progress: Subscription | None = None
+        self._second: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin. Raises TaskNotFoundError, PermissionDeniedError."""
@@ -59,6 +62,16 @@ class Watch:
             self._seq = seq
             running = status.state is TaskState.RUNNING
             self._put(replace(status, progress=self._early) if running and self._early else status)
+            if running and status.progress is None:
+                self._second = asyncio.ensure_future(self._look_again())
+
+    async def _look_again(self) -> None:
+        """Progress that was told before we heard, and stored after we looked: subscribers are told first."""
+        await asyncio.sleep(_STORED)
+        with contextlib.suppress(ExecutorError):
+            update = await self._lookup.progress(self._id)
+            if update is not None and self._last is not None and self._last.progress is None:
+                self._progressed(update)
 
     async def receive(self) -> TaskStatus:
         """The next status. Raises StopAsyncIteration after a settled one, and what ``fail`` was given."""
@@ -78,6 +91,8 @@ class Watch:
         """Hear no more. Can be repeated."""
         await self._outcomes.unlisten(self._id, self._told)
         self._feed.close()
+        if self._second is not None:
+            self._second.cancel()
         progress, self._progress = self._progress, None
         if progress is not None:
             await self._connection.unsubscribe(progress)

@@ -15,35 +15,29 @@ of the task, because there is no claim that would show it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from genro_nats.codec.blob import Blob, blob_id, is_referred
+from genro_nats.codec.blob import is_referred
 from genro_nats.codec.frame import Buffer, FrameKind, peek
 from genro_nats.errors import (
-    ConnectionLostError,
     DecodeError,
     ExecutorError,
     PayloadLostError,
     PayloadTooLargeError,
-    SequenceConflictError,
     SignatureError,
-    StreamError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
-from genro_nats.tasks.record import Record, pack
+from genro_nats.tasks.record import Record
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.delivery import Delivery
-from genro_nats.transport.jetstream import STORE_FAILED
-from genro_nats.transport.nats import Message
 from genro_nats.transport.pipe import Parts
 from genro_nats.worker.tasks.notes import CHECKPOINT, PROGRESS, Notes
+from genro_nats.worker.tasks.settlement import Settlement
 from genro_nats.worker.tasks.verdict import Again, End, GoBack, Situation, after_attempt
 from genro_nats.worker.tasks.work import Ended, GivenBackError, TaskWork
 from genro_nats.worker.trust import error_frame
@@ -53,11 +47,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HeldTask"]
 
-_MAX_ERROR: Final = 2000  # characters
 _LARGE_NOTE: Final = 1 << 16  # bytes; smaller ones are copied out of what they came in
 
 
-class HeldTask:
+class HeldTask(Settlement):
     """A delivered task. ``solo``: somebody may have run it before, so it is looked up.
 
     ``before``: done once the last one that was looked up has begun; those behind it wait, to
@@ -65,44 +58,25 @@ class HeldTask:
     """
 
     __slots__ = (
-        "_checkpoint",
-        "_checkpoint_seq",
         "_claim_id",
         "_claiming",
-        "_has_checkpoint",
-        "_notes",
         "_parts",
-        "_record",
         "_running",
-        "_seq",
-        "_service",
         "before",
         "begun",
         "cancelled",
-        "delivery",
         "keyed_run",
         "listed",
-        "solo",
         "started",
-        "task",
         "work",
     )
 
     def __init__(self, service: TaskService, task: TaskMessage, delivery: Delivery, *, solo: bool) -> None:
-        self._service = service
-        self._record: Record | None = None
-        self._seq = 0
-        self._checkpoint: Buffer | None = None
+        super().__init__(service, task, delivery, solo=solo)
         self._parts: Parts | None = None  # the call, where its arguments were stored apart
-        self._checkpoint_seq = 0
         self._claim_id = ""
-        self._has_checkpoint = False
-        self._notes: Notes | None = None
         self._running: Record | None = None
         self._claiming: asyncio.Future[int] | None = None
-        self.task = task
-        self.delivery = delivery
-        self.solo = solo
         self.before: asyncio.Future[None] | None = None
         self.begun: asyncio.Future[None] | None = None
         self.keyed_run = False  # of a schedule: no guard stood before it when the server stored it
@@ -143,7 +117,7 @@ class HeldTask:
             case Drop():
                 await self._service.store.unnote("checkpoint", self.task.id)
                 await self.delivery.ack()
-                await self._service.used(self.task)
+                await self._service.after.used(self.task)
 
     async def _look(self) -> None:
         """What is stored of it, if it was begun before."""
@@ -307,74 +281,6 @@ class HeldTask:
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
 
-    # -- the short way ---------------------------------------------------------
-
-    def begin_quick(self) -> None:
-        """Run a task that nobody had before, without a coroutine of its own.
-
-        One that ends well within the time that needs no claim is settled by callbacks; whatever
-        else happens to it, it goes on in the usual way (``resume``).
-        """
-        self._running = claim = self._claim(0)
-        self._begin(claim, self._ended_quick)
-
-    def _ended_quick(self, ended: Ended) -> None:
-        claim, self._running = self._running, None
-        assert claim is not None
-        plain = ended.error is None and ended.kind == FrameKind.REPLY
-        noted = self._claiming is not None or self._notes is not None
-        if not plain or self.cancelled or noted:
-            self._service.resume(self, self._resume(claim, ended))
-            return
-        self._fill(claim, TaskState.COMPLETED, "", "")
-        if not self._service.shelf.fits(len(ended.frame)):
-            self._service.resume(self, self._resume(claim, ended))
-            return
-        data = pack(claim, ended.frame)
-        try:
-            storing = self._service.store.post(self.task.id, data, self.task.ttl, self._service.when)
-        except ExecutorError:
-            storing = None
-        if storing is None:
-            self._service.resume(self, self._resume(claim, ended))
-        else:
-            storing.add_done_callback(partial(self._stored_quick, claim, ended, data))
-
-    def _stored_quick(
-        self, claim: Record, ended: Ended, data: bytes, storing: asyncio.Future[Message]
-    ) -> None:
-        if storing.cancelled() or storing.exception() is not None or storing.result().status:
-            self._service.resume(self, self._store_again(claim, ended, data))
-            return
-        if b'"error"' in storing.result().data:  # refused; the usual way knows what to do
-            self._service.resume(self, self._resume(claim, ended))
-            return
-        with contextlib.suppress(ConnectionLostError):  # it comes again, and is found settled
-            self.delivery.ack_now(self._service.when)
-        self._service.count(TaskState.COMPLETED)
-        self._service.left(self)
-
-    async def _store_again(self, claim: Record, ended: Ended, data: bytes) -> None:
-        try:
-            await self._service.store.save_packed(self.task.id, data, self.task.ttl)
-        except SequenceConflictError:
-            self._service.fenced(self.task)
-            raise
-        except StreamError as error:
-            if error.code != STORE_FAILED:
-                raise
-            await self._ended(claim, ended)  # it is too large, or the stream is full
-            return
-        await self.delivery.ack()
-        self._service.count(TaskState.COMPLETED)
-
-    async def _resume(self, claim: Record, ended: Ended) -> None:
-        if self._claiming is not None:
-            self._seq = await self._claiming
-        if self._notes is not None:
-            await self._notes.stored()
-        await self._ended(claim, ended)
-
     # -- how it goes on after an attempt ---------------------------------------
 
     async def _ended(self, claim: Record, ended: Ended) -> None:
@@ -401,87 +307,7 @@ class HeldTask:
         """Back to the queue, to be run by anybody after ``delay`` seconds."""
         self._seq = await self._save(record)
         await self.delivery.nak(delay)
-        self._service.rerun(self.task, record, delay)
-
-    # -- settling --------------------------------------------------------------
-
-    async def _end(
-        self, record: Record, state: TaskState, reason: str, frame: Buffer = b"", error: str = ""
-    ) -> None:
-        """Store the outcome, unless somebody else holds the task by now; then take it off the queue."""
-        completed = state is TaskState.COMPLETED
-        settled = self._fill(record, state, reason, error)
-        if not completed:
-            # Before the outcome: who hears of that finds the rest.
-            await self._service.ending_badly(self.task, settled, self.delivery)
-        blob: Blob | None = None
-        try:
-            frame, blob = await self._service.stored_apart(self.task, frame)
-            self._seq = await self._save(settled, frame)
-        except PayloadTooLargeError as too_large:
-            if blob is not None:
-                await self._service.shelf.blobs.drop(blob.id)
-            await self._too_large(settled, too_large)
-            return
-        except SequenceConflictError:
-            if blob is not None:
-                await self._service.shelf.blobs.drop(blob.id)
-            if not completed:
-                await self._service.unbury(self.task)
-            raise
-        if completed and self.solo:
-            await self._service.ended_well(self.task)
-        if self._checkpoint is not None or self._has_checkpoint:
-            await self._forget_checkpoint()
-        await (self.delivery.ack_sync() if self.task.is_referred else self.delivery.ack())
-        await self._service.used(self.task)
-        self._service.count(state)
-        if state is TaskState.CANCELLED:
-            await self._service.cancelled(self.task)
-
-    async def _forget_checkpoint(self) -> None:
-        await self._service.store.unnote("checkpoint", self.task.id)
-        left = [] if self._notes is None else self._notes.stored_apart
-        if self._checkpoint is not None and is_referred(self._checkpoint):
-            left.append(blob_id(self._checkpoint))
-        for id in left:
-            await self._service.shelf.blobs.drop(id)
-
-    def _fill(self, record: Record, state: TaskState, reason: str, error: str) -> Record:
-        """What is stored in the end; nobody else has this record."""
-        record.state = state
-        record.finished_at = self._service.now()
-        record.reason = reason
-        record.error = "" if state is TaskState.COMPLETED else (error or record.error or reason)[:_MAX_ERROR]
-        record.next_retry_at = None
-        record.task = self.delivery.subject
-        record.keep = self.task.keep
-        return record
-
-    async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
-        """The outcome can't be stored: the task fails, and says why."""
-        frame = error_frame(self.task.call_id, error, self.task.head.flags)
-        await self._end(record, TaskState.FAILED, "the outcome is too large to be stored", frame, str(error))
-
-    async def _save(self, record: Record, frame: Buffer = b"") -> int:
-        ttl = self.task.ttl if record.state.settled else None
-        try:
-            return await self._service.store.save(self.task.id, record, frame, expected=self._seq, ttl=ttl)
-        except SequenceConflictError:
-            self._service.fenced(self.task)
-            raise
-
-    def _base(self, deaths: int) -> Record:
-        if self._record is not None:
-            return self._record.to(self._record.state, deaths=deaths)
-        return Record(TaskState.PENDING, self._created_at(), deaths=deaths, function=self.task.function)
-
-    def _created_at(self) -> float:
-        return self.task.created_at or self.delivery.info.stored_at
-
-    def _expires_at(self) -> float | None:
-        expires = self.task.expires
-        return None if expires is None else self.delivery.info.stored_at + expires
+        self._service.after.rerun(self.task, record, delay)
 
 
 def _body(data: Buffer) -> Buffer:

@@ -10,25 +10,21 @@ import random
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from genro_nats.codec.blob import Blob, blob_id
-from genro_nats.codec.frame import Buffer
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
     CodecError,
     ConnectionLostError,
     DecodeError,
     ExecutorError,
-    PayloadTooLargeError,
     SequenceConflictError,
     SignatureError,
-    StreamError,
     TransportError,
 )
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
-from genro_nats.tasks.message import TaskMessage, read_message
+from genro_nats.tasks.message import read_message
 from genro_nats.tasks.options import DEFAULT_RESULT_TTL
-from genro_nats.tasks.orphans import Sweeper, release
+from genro_nats.tasks.orphans import Sweeper
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState
@@ -43,11 +39,13 @@ from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
 from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
 from genro_nats.transport.transfer.transfer import Transfer
+from genro_nats.worker.tasks.aftermath import Aftermath
 from genro_nats.worker.tasks.arguments import Arguments
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial, reason_of
 from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
+from genro_nats.worker.tasks.quick import QuickTask
 from genro_nats.worker.tasks.room import Room
 from genro_nats.worker.trust import Trust
 
@@ -59,7 +57,6 @@ _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short ca
 _RENEWALS: Final = 3  # per lease
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
 _MANY: Final = 4
-_REPLICAS: Final = 2.0  # seconds in which replicas learn of what is gone
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
 _DISTRUSTED_TTL: Final = 60.0  # seconds that the failure of an unsigned task stays: its id is not its own
@@ -85,7 +82,6 @@ class TaskService:
         self.children = children
         self.leaving = False
         self.trust = trust
-        self.counts = {"tasks": 0, "completed": 0, "failed": 0, "cancelled": 0, "fenced": 0, "reruns": 0}
         self._js = js
         self._options = options
         self._events = events
@@ -98,6 +94,9 @@ class TaskService:
         self._sweeper = Sweeper(js, self._subjects, self.shelf, options.orphan_ttl, self.now)
         self._asks = Asks(
             js, self._subjects, self.store, self.shelf, self._held_task, self.now, options.lease
+        )
+        self.after = Aftermath(
+            js, self._subjects, self.store, self.shelf, self._asks, self._burial, events, self._spawn
         )
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -209,7 +208,7 @@ class TaskService:
 
     def facts(self) -> dict[str, Any]:
         """Counters, for an operator."""
-        return {**self.counts, "held": len(self._held)}
+        return {**self.after.counts, "held": len(self._held)}
 
     # -- taking ---------------------------------------------------------------
 
@@ -236,7 +235,7 @@ class TaskService:
         if task.expires is not None or task.id in self._held or self._asks.is_cancelled(task, delivery):
             return False
         self._look_behind(info)
-        held = HeldTask(self, task, delivery, solo=False)
+        held = QuickTask(self, task, delivery, solo=False)
         self._enter(held)
         held.begin_quick()
         self.adjust()
@@ -337,7 +336,7 @@ class TaskService:
 
     def _enter(self, held: HeldTask) -> None:
         self._held[held.task.id] = held
-        self.counts["tasks"] += 1
+        self.after.counts["tasks"] += 1
         if self._claiming is None:
             self._claiming = self._loop.call_later(_UNCLAIMED, self._claim)
 
@@ -415,75 +414,11 @@ class TaskService:
         """A random number from 0 to 1."""
         return random.random()
 
-    def rerun(self, task: TaskMessage, record: Record, delay: float) -> None:
-        """It went back to the queue."""
-        self.counts["reruns"] += 1
-        self._events(
-            "task.again", task=task.id, function=task.function, attempts=record.attempts, error=record.error
-        )
-        if record.state is TaskState.SCHEDULED and delay >= 1.0:
-            self._spawn(self.store.note("index", record.state, task.id, ttl=delay))
-
-    async def ending_badly(self, task: TaskMessage, record: Record, delivery: Delivery) -> None:
-        """It is about to fail for good or to be cancelled: enter it in the list, and bury what failed."""
-        await self.store.note("index", record.state, task.id, ttl=task.ttl)
-        if record.state is TaskState.FAILED:
-            await self._burial.failed(task, record, delivery)
-            self._events(
-                "task.failed", task=task.id, function=task.function, reason=record.reason, error=record.error
-            )
-
-    async def ended_well(self, task: TaskMessage) -> None:
-        """A task that was begun before has ended well; its worker may have died while it buried it."""
-        await self._burial.undo(task)
-
-    async def unbury(self, task: TaskMessage) -> None:
-        """It was buried by who no longer holds it: the letter stays only if it has failed for others too."""
-        stored = await self.store.load(task.id)
-        if stored is None or stored.state is not TaskState.FAILED:
-            await self._burial.undo(task)
-
-    async def cancelled(self, task: TaskMessage) -> None:
-        """Its cancelling was asked for, and is done."""
-        await self._asks.done("cancel", task.id)
-
-    async def stored_apart(self, task: TaskMessage, frame: Buffer) -> tuple[Buffer, Blob | None]:
-        """An outcome as it goes into its record; what of it was stored apart. Raises PayloadTooLargeError."""
-        if self.shelf.fits(len(frame)):
-            return frame, None
-        try:
-            return await self.shelf.put(frame, [self._subjects.state(task.id)], task.ttl)
-        except StreamError as error:
-            raise PayloadTooLargeError(str(error), size=len(frame)) from error
-
-    async def used(self, task: TaskMessage) -> None:
-        """It is settled: what was stored of it apart goes, unless a dead letter or another run needs it."""
-        if not task.is_referred:
-            return
-        with contextlib.suppress(DecodeError):
-            id = blob_id(task.data)
-            if not await release(self._js, self.shelf.blobs, self._subjects, id):
-                self._spawn(self._release(id))
-
-    async def _release(self, id: bytes) -> None:
-        """A replica may still have shown what is gone. What stays then is looked at by the sweeper."""
-        await asyncio.sleep(_REPLICAS)
-        await release(self._js, self.shelf.blobs, self._subjects, id)
-
-    def fenced(self, task: TaskMessage) -> None:
-        """Somebody else has stored its state: this attempt counts for nothing."""
-        self.counts["fenced"] += 1
-        self._events("task.fenced", task=task.id, function=task.function)
-
     @property
     def when(self) -> When:
         """May what is sent wait a moment for others?"""
         held = len(self._held)
         return When.NOW if held == 1 else When.SOON if held <= _MANY else When.LATER
-
-    def count(self, state: TaskState) -> None:
-        """One more has ended."""
-        self.counts[state.value] += 1
 
     # -- time -------------------------------------------------------------------
 
