@@ -98,10 +98,15 @@ class FunctionStore:
         found = large_variables(function, module)
         if found:
             shown = ", ".join(f"{name!r} ({size:,} bytes)" for name, size in found.items())
+            once = (
+                "is sent anew when the variable is bound anew; a change inside of it is not seen. Pass it as an "
+                "argument if it changes."
+                if max(found.values()) > LARGE
+                else "again when one of them changes. Pass what changes as an argument."
+            )
             warnings.warn(
                 f"The function {label(function)} is sent by value with {shown} in its closure or globals. That goes "
-                "to each worker once, and is sent anew when the variable is bound anew; a change inside of it is not "
-                "seen. Pass it as an argument if it changes.",
+                f"to each worker once, and {once}",
                 stacklevel=2,
             )
 

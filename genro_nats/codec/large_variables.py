@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import types
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from genro_nats.codec.by_value import pickled
 from genro_nats.codec.closure import LARGE
@@ -14,10 +14,15 @@ from genro_nats.errors import CodecError
 
 __all__ = ["large_variables"]
 
+_NAMED: Final = 3
+
 
 def large_variables(function: Callable[..., Any], module: str = "") -> dict[str, int]:
-    """The variables of a function, and of functions it names, that take more than 1 MB each; their bytes."""
-    found: dict[str, int] = {}
+    """The variables of a function, and of functions it names, that take more than 1 MB; their bytes.
+
+    Each of them alone; where none does, the largest of those that do together.
+    """
+    sizes: dict[str, int] = {}
     seen: set[int] = set()
 
     def look(f: Any) -> None:
@@ -29,10 +34,13 @@ def large_variables(function: Callable[..., Any], module: str = "") -> dict[str,
             if isinstance(target, types.FunctionType):
                 if place_of(target)[0] == module or not stands_at(*place_of(target), target, unwrapped=True):
                     look(target)
-            elif (size := _size(value, module)) > LARGE:
-                found[name] = size
+            else:
+                sizes[name] = _size(value, module)
 
     look(function)
+    found = {name: size for name, size in sizes.items() if size > LARGE}
+    if not found and sum(sizes.values()) > LARGE:
+        found = dict(sorted(sizes.items(), key=lambda item: -item[1])[:_NAMED])
     return found
 
 

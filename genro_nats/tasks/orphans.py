@@ -42,8 +42,8 @@ async def release(js: JetStream, blobs: Blobs, subjects: TaskSubjects, id: bytes
 async def _is_needed(js: JetStream, subjects: TaskSubjects, head: Head) -> bool:
     for owner in dict.fromkeys(head.owners):
         found = await scan(js, subjects.stream_of(owner), owner, limit=_REFERRING)
-        if any(head.id in message.data for message in found):
-            return True
+        if any(message.flaw is not None or head.id in message.data for message in found):
+            return True  # what is refused here may be good to others
     return False
 
 

@@ -96,6 +96,9 @@ class Guard:
         """As ``open``, of a message as its stream holds it on ``subject``."""
         if self._keys is None:
             return self._unkeyed(subject, data)
+        if self.room(subject) == "blob" and not subject.endswith(".head"):
+            # The hash in what refers to a payload vouches for it, also once its writer's key is gone.
+            return data[SEAL_SIZE:] if data[:4] == MAGIC else data
         context = self._contexts.heard(subject, self.room(subject), "", headers)
         found = self._keys.verify(context, data)
         return self.refused(subject, found) if isinstance(found, Flaw) else found[0]

@@ -473,6 +473,13 @@ def test_where_large_variables_are_found() -> None:
     assert found["default"] > 1_600_000
     g, _ = main_function("def f(): return table", table=bytes(1_200_000))
     assert large_variables(g) == {"table": 1_200_000}
+    parts = {name: bytes(size) for name, size in (("a", 400_000), ("b", 500_000), ("c", 300_000), ("d", 10))}
+    g, _ = main_function("def f(): return a, b, c, d", **parts)
+    assert large_variables(g) == {"b": 500_000, "a": 400_000, "c": 300_000}
+    with pytest.warns(UserWarning, match=r"'b' \(500,000 bytes\), 'a' .* again when one of them changes"):
+        FunctionStore(1 << 24).blob(g)
+    g, _ = main_function("def f(): return a, b", a=bytes(400_000), b=bytes(500_000))
+    assert large_variables(g) == {}
     holder = Holder()
     holder.items = [big]  # type: ignore[list-item]
     assert set(large_variables(holder.__init__)) == {"items"}  # type: ignore[misc]

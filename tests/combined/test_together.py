@@ -19,12 +19,13 @@ from genro_nats.codec.signing import new_key
 from tests.combined import jobs
 from tests.combined.conftest import KEY, Site
 
+pytestmark = pytest.mark.filterwarnings("ignore:The function:UserWarning")  # of what a closure holds
 LARGE = 1_500_000  # over inline_limit
 
 
 def closure(size: int) -> Any:
     """A function that no worker has, and whose pickle is so large."""
-    first, second = os.urandom(size // 2), os.urandom(size // 2)  # no one variable of more than 1 MB
+    first, second = os.urandom(size // 2), os.urandom(size // 2)
 
     def weigh(value: bytes, seconds: float = 0.0) -> tuple[int, int, int]:
         time.sleep(seconds)

@@ -18,7 +18,7 @@ import pytest
 from genro_nats import NatsExecutor, SignatureError
 from genro_nats.codec.frame import Flag, Frame, FrameKind, encode
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Keyring, new_key
-from genro_nats.errors import ConfigurationError, ExecutorError, TaskFailedError
+from genro_nats.errors import ConfigurationError, DecodeError, ExecutorError, TaskFailedError
 from genro_nats.message import new_id
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.status import TaskState
@@ -685,3 +685,35 @@ async def test_a_refused_task_with_a_refused_record_is_buried(
         return [it.reason for it in await shared_tasks.caller().dead.list()]
 
     assert await reach(buried) == ["signature"]
+
+
+async def test_a_large_task_signed_with_a_key_that_is_gone(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes
+) -> None:
+    old, new = keys.one, keys.two
+    await shared_tasks.worker(key_file=keys.file(new), max_workers=1)
+    caller = shared_tasks.caller(key_file=keys.file(old, new))
+    task = await caller(jobs.take_bytes).enqueue(bytes(3_000_000))
+    with pytest.raises(TaskFailedError, match=r"signature.*'one'"):
+        await task.result(timeout=10)
+    pool = shared_tasks.caller(key_file=keys.file(new, old))
+    (letter,) = await pool.dead.list()
+    fresh = await pool.dead.replay(letter.id)
+    assert await pool.task(fresh.id).result(timeout=10) == 3_000_000
+
+
+async def test_a_chunk_put_there_by_a_stranger(
+    shared_tasks: TaskFleet, keys: Keys, tasks_stranger: Stranger
+) -> None:
+    path = keys.file(keys.one)
+    await shared_tasks.worker(key_file=path, max_workers=1)
+    await tasks_stranger.listen("blob.>")
+    pool = shared_tasks.caller(key_file=path)
+    task = await pool(jobs.take_bytes).options(delay=1.0).enqueue(bytes(3_000_000))
+    await until(lambda: any(it.subject.endswith(".0") for it in tasks_stranger.heard))
+    (chunk,) = (it for it in tasks_stranger.heard if it.subject.endswith(".0"))
+    assert chunk.data[:4] == MAGIC
+    await tasks_stranger.say(chunk.subject, keys.evil.ljust(len(chunk.data) - SEAL_SIZE, b"."))
+    with pytest.raises((DecodeError, TaskFailedError), match="hash"):
+        await task.result(timeout=15)
+    assert not keys.mark.exists()
