@@ -99,9 +99,14 @@ class Fleet:
         """As ``ask``. Raises NoWorkersError if none answers."""
         found = await self.ask()
         if not found:
+            way_out = (
+                "start one (genro-nats worker --url ... --subject ...), or check --url and --prefix."
+                if self._nobody
+                else "some are there, but none says anything in time that can be believed. Is there a shared key "
+                "(--key-file, GENRO_NATS_KEY) that only one side has? Else try a longer --wait."
+            )
             raise NoWorkersError(
-                f"No worker answers at {self.connection.shown} under the prefix {self.options.prefix!r}: start one "
-                f"(genro-nats worker --url ... --subject ...), or check --url and --prefix.",
+                f"No worker answers at {self.connection.shown} under the prefix {self.options.prefix!r}: {way_out}",
                 subject=presence_ask(self.options.prefix),
             )
         return found

@@ -16,7 +16,7 @@ from genro_nats.executor.nats import NatsExecutor
 
 __all__ = ["CONNECTION", "CONNECTION_HELP", "add_pool", "with_pool"]
 
-_OF_WORKERS_ONLY: Final = ("drain_timeout", "code_version", "log_level", "log_json")
+_OF_WORKERS_ONLY: Final = ("drain_timeout", "code_version", "function_cache", "log_level", "log_json")
 CONNECTION: Final = tuple(setting for setting in WORKER if setting.name not in _OF_WORKERS_ONLY)
 _SUBJECT: Final = tuple(
     replace(setting, help="the pool's subject; not needed with the --config of a single pool")
@@ -36,6 +36,11 @@ def add_pool(parser: argparse.ArgumentParser) -> None:
     pool.add_argument("--config", metavar="FILE", help="the worker's TOML file, with what stands there")
     add_settings(pool, _SUBJECT)
     add_settings(pool, TASKS)
+    pool.add_argument(
+        "--codec",
+        choices=("pickle", "data"),
+        help="data: unpickle nothing that is read; default: so for a pool with only_registered, else pickle",
+    )
     add_settings(parser.add_argument_group("server"), CONNECTION)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -52,7 +57,9 @@ def with_pool(arguments: argparse.Namespace, work: Callable[[NatsExecutor], Awai
         raise ConfigurationError(f"Which pool? Give one --subject, of {subjects}.")
     set_up_path(plan.path)
     (served,) = plan.pools
-    return asyncio.run(_work(NatsExecutor(str(served.options.subject), served.options), work))
+    only_data = arguments.codec == "data" or (arguments.codec is None and served.options.only_registered)
+    options = replace(served.options, codec="data" if only_data else "pickle")
+    return asyncio.run(_work(NatsExecutor(str(options.subject), options), work))
 
 
 async def _work(pool: NatsExecutor, work: Callable[[NatsExecutor], Awaitable[int]]) -> int:

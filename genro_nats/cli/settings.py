@@ -120,7 +120,42 @@ POOL: Final = (
         "TIME",
         parse=_SECONDS,
     ),
+    Setting(
+        "max_backlog",
+        "calls held at most, running and waiting; more are refused, and sent again by their callers; default 100000",
+        "max_backlog",
+        "N",
+        parse=int,
+    ),
+    Setting(
+        "max_backlog_size",
+        "bytes that these calls and unread results take at most; default 1GiB",
+        "max_backlog_size",
+        "SIZE",
+        parse=_BYTES,
+    ),
+    Setting(
+        "inline_limit",
+        "size above which results are pulled in chunks; default 1MiB",
+        "inline_limit",
+        "SIZE",
+        parse=_BYTES,
+    ),
+    Setting(
+        "max_payload_size",
+        "size of a call, result or item that is taken or sent at most; default 4GiB",
+        "max_payload_size",
+        "SIZE",
+        parse=_BYTES,
+    ),
     *TASKS,
+    Setting(
+        "orphan_ttl",
+        "age at which stored payloads that no task refers to are dropped; default 1h",
+        "orphan_ttl",
+        "TIME",
+        parse=_SECONDS,
+    ),
 )
 
 WORKER: Final = (
@@ -147,6 +182,13 @@ WORKER: Final = (
         parse=_SECONDS,
     ),
     Setting("prefix", "first part of every subject; default genro", "prefix", "WORD"),
+    Setting(
+        "function_cache",
+        "bytes of functions by value that the worker and each child keep; default 256MiB",
+        "function_cache",
+        "SIZE",
+        parse=_BYTES,
+    ),
     Setting(
         "connect_timeout",
         "how long the first connection may take; default 5s",

@@ -31,6 +31,7 @@ class FrameAssembly:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._frame: Frame | None = None
         self._fields = self._layout()
         self._field: _Field | None = next(self._fields)
 
@@ -49,7 +50,9 @@ class FrameAssembly:
                 self._field = next(self._fields, None)
 
     def frame(self) -> Frame:
-        """The frame, once all of it has been written."""
+        """The frame, once all of it has been written. Raises DecodeError before that."""
+        if self._frame is None:
+            raise DecodeError(f"A frame of {self._size} bytes that is cut short.")
         return self._frame
 
     def _layout(self) -> Iterator[_Field]:
@@ -62,6 +65,8 @@ class FrameAssembly:
         if n_name > MAX_NAME or n_meta > MAX_META or n_buffers > MAX_BUFFERS:
             raise DecodeError(f"A frame over its limits: name {n_name}, meta {n_meta}, buffers {n_buffers}.")
         rest = _Field(n_name + 8 * n_buffers + n_meta)
+        if HEADER_SIZE + rest.size > self._size:
+            raise DecodeError(f"A frame of {self._size} bytes whose header speaks of more.")
         yield rest
         table = struct.unpack_from(f"!{n_buffers}Q", rest.bytes(), n_name)
         end = HEADER_SIZE + rest.size + n_body + sum(entry & ~READ_ONLY for entry in table)
@@ -74,8 +79,9 @@ class FrameAssembly:
             field = _Field(entry & ~READ_ONLY)
             yield field
             found.append(field.bytes() if entry & READ_ONLY else field.memory.getbuffer())
-        self._frame = _decoded(start, rest.bytes(), body.bytes(), n_name, n_meta)
-        self._frame.buffers = found
+        frame = _decoded(start, rest.bytes(), body.bytes(), n_name, n_meta)
+        frame.buffers = found
+        self._frame = frame
 
 
 class _Field:

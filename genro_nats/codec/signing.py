@@ -22,7 +22,7 @@ import hmac
 import os
 import re
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConfigurationError, SignatureError
@@ -50,9 +50,9 @@ class Flaw(NamedTuple):
     reason: str
     text: str
 
-    def error(self, what: str = "") -> SignatureError:
+    def error(self, what: str = "", **fields: Any) -> SignatureError:
         """The error for those who wait for the message; ``what`` it was comes first."""
-        return SignatureError(f"{what}: {self.text}" if what else self.text, reason=self.reason)
+        return SignatureError(f"{what}: {self.text}" if what else self.text, reason=self.reason, **fields)
 
 
 # Data without its seal, when that was made (nanoseconds), and its HMAC, which no other message has. A plain tuple,

@@ -104,6 +104,7 @@ class NatsEngine:
             self._refused,
             self._broken,
             self._asked,
+            self._guard.unreadable,
         )
         self._connection.on_up.append(self._came_back)
         self._connection.on_down.append(self._went_down)
@@ -355,7 +356,7 @@ class NatsEngine:
         now = self._loop.time()
         if pending.missed is None:
             pending.missed = now
-        return pending.retries > 0 and now - pending.missed < _GAP
+        return pending.refused and now - pending.missed < _GAP
 
     def _denied(self, denied: Denied) -> bool:
         """The server forbids what every call needs: no call without a worker so far will find one."""
@@ -388,13 +389,13 @@ class NatsEngine:
                 )
             )
             return
+        pending.refused, pending.missed = True, None
         self._later(pending)
 
     def _later(self, pending: Pending) -> None:
         """It was not started: send it again, each time after a longer pause."""
         delay = backoff(pending.retries, *_RETRY) * random.uniform(0.5, 1.5)
         pending.retries += 1
-        pending.missed = None
         pending.worker = ""
         self._background(self._again(pending, delay))
 

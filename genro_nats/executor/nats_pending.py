@@ -32,6 +32,7 @@ class Pending:
         "parts",
         "pulling",
         "reference",
+        "refused",
         "retries",
         "timer",
         "worker",
@@ -48,6 +49,7 @@ class Pending:
         self.items = items
         self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
         self.retries = 0
+        self.refused = False
         self.losses = 0  # workers lost before they had its arguments
         self.missed: float | None = None  # when it was first told that nobody serves
         self.timer: asyncio.TimerHandle | None = None

@@ -42,7 +42,7 @@ _OUTCOMES: Final = (FrameKind.REPLY, FrameKind.ERROR)
 class Replies:
     """``on_refused(pending, full)``: no worker started it. ``on_broken(pending, error)``: it can't go on.
 
-    ``on_fetch(frame, worker)``: a worker lacks a function.
+    ``on_fetch(frame, worker)``: a worker lacks a function. ``on_unreadable(subject, error)``: no answer at all.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class Replies:
         on_refused: Callable[[Pending, bool], None],
         on_broken: Callable[[Pending, Exception], None],
         on_fetch: Callable[[Frame, str], None],
+        on_unreadable: Callable[[str, object], None],
     ) -> None:
         self._name = name
         self._pending = pending
@@ -66,6 +67,7 @@ class Replies:
         self._on_refused = on_refused
         self._on_broken = on_broken
         self._on_fetch = on_fetch
+        self._on_unreadable = on_unreadable
         self._loop = asyncio.get_running_loop()
 
     def received(self, message: Message) -> None:
@@ -74,7 +76,7 @@ class Replies:
             for frame in decode_all(message.data):
                 self._frame(frame, message.reply, len(message.data))
         except DecodeError as error:
-            log.warning("pool %s: a reply that can't be read: %s", self._name, error)
+            self._on_unreadable(message.subject, error)
 
     def distrusted(self, message: Message) -> None:
         """What must not be believed ends the calls that it is about: their worker would not be heard either."""
@@ -186,7 +188,9 @@ class Replies:
 
 def _named_in(message: Message) -> set[bytes]:
     """The calls that an answer says to be about, none of it verified."""
-    found = {bytes.fromhex(message.subject.rpartition(".")[2])}
+    found: set[bytes] = set()
+    with contextlib.suppress(ValueError):
+        found.add(bytes.fromhex(message.subject.rpartition(".")[2]))
     data = message.data[SEAL_SIZE:] if message.data[:4] == MAGIC else message.data
     with contextlib.suppress(DecodeError):
         found.update(frame.id for frame in decode_all(data))

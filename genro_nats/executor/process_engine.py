@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import inf
 from typing import Any
 
@@ -106,7 +107,9 @@ class ProcessEngine:
         self._encoder = CallEncoder(
             options.codec, name, store=FunctionStore(options.function_cache), by=options.by
         )
-        self._pool = ChildPool(pool_plan(options, name=name, kind=kind, hints=hints, encoder=self._encoder))
+        # What a worker refuses to others, its own program may: that option is the worker's.
+        free = replace(options, only_registered=False, allow=())
+        self._pool = ChildPool(pool_plan(free, name=name, kind=kind, hints=hints, encoder=self._encoder))
 
     async def start(self) -> None:
         """Start the children. Raises as ``ChildPool.start``, or what the initializer raised."""

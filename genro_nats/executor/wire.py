@@ -59,10 +59,11 @@ class CallEncoder:
     def _named(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:
         """Its name, and whether it is sent by that. Raises CodecError."""
         name, by_name = self._looked_up(function, by)
-        if self.codecs.only_data and not self.codecs.knows(function):
+        if self.codecs.only_data:
             if not by_name:
                 raise _unsendable(function)
-            self.codecs.learn(function)
+            if not self.codecs.knows(function):
+                self.codecs.learn(function)
         return name, by_name
 
     def _looked_up(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:

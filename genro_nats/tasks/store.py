@@ -6,7 +6,7 @@ import asyncio
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import DecodeError, PayloadTooLargeError, StreamError
+from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last, purge_subject
 from genro_nats.transport.jetstream import STORE_FAILED, JetStream
@@ -33,12 +33,12 @@ class StateStore:
         self._blocks: dict[float, bytes] = {}
 
     async def load(self, id: str) -> Stored | None:
-        """What is stored of a task. Raises DecodeError, TransportError."""
+        """What is stored of a task. Raises DecodeError, SignatureError, TransportError."""
         found = await get_last(self._js, self._subjects.states_stream, self._subjects.state(id))
         if found is None:
             return None
         if found.flaw is not None:
-            raise DecodeError(str(found.flaw.error("A task's state")), seq=found.seq)
+            raise found.flaw.error(f"What is stored of task {id} was refused", seq=found.seq)
         return Stored(found.data, found.seq)
 
     async def save(

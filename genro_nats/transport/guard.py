@@ -30,6 +30,9 @@ _SEALED: Final = Flaw(
     "no key",
     "it is signed, and this side has no key: give it the same one (GENRO_NATS_KEY or key_file)",
 )
+_POSING: Final = Flaw(
+    "status", "it has a status, as the server's own words have, and data, which those have not"
+)
 
 
 class Guard:
@@ -76,6 +79,8 @@ class Guard:
         if room in SERVER:
             return data
         if status:
+            if data:
+                self.refused(subject, _POSING)
             return b""  # the server's own word has no data, and what else claims to be one gets none
         if self._keys is None:
             return self._unkeyed(subject, data)
@@ -128,6 +133,10 @@ class Guard:
         for observer in self.on_rejected:
             observer(subject, flaw)
         return flaw
+
+    def unreadable(self, subject: str, text: object) -> None:
+        """Count a message that has no meaning for who hears that subject; ``text``: why."""
+        self.refused(subject, Flaw("unreadable", str(text)))
 
     def _unkeyed(self, subject: str, data: bytes) -> bytes | Flaw:
         return self.refused(subject, _SEALED) if data[:4] == MAGIC else data

@@ -21,6 +21,7 @@ __all__ = ["API", "PATIENCE", "STORE_FAILED", "JetStream", "answer", "refusal"]
 API: Final = "$JS.API."
 PATIENCE: Final = 10.0  # seconds; a killed leader is replaced in about five
 _API_TIMEOUT: Final = 5.0  # seconds for one attempt
+_WITHOUT: Final = 1.0  # seconds of patience where the server runs without JetStream: a leaf may lead to one
 _PAUSE: Final = (0.02, 0.5)  # seconds between attempts, first and longest
 _AWAY: Final = (429, 503)  # the server's codes for "not now"
 _NOBODY: Final = (
@@ -68,12 +69,15 @@ class JetStream:
             StreamUnavailableError, ConnectionLostError: still away after ``patience`` seconds.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience
+        begun = loop.time()
+        deadline = begun + patience
         pause, longest = _PAUSE
         while True:
             try:
                 return await attempt()
             except (StreamUnavailableError, ConnectionLostError):
+                if not self.connection.may_have_jetstream:
+                    deadline = min(deadline, begun + _WITHOUT)
                 left = deadline - loop.time()
                 if left <= 0:
                     raise

@@ -66,6 +66,7 @@ class Connection(Sender):
         self._last_error: BaseException | None = None
         self.up = asyncio.Event()
         self.server_version = (0, 0, 0)
+        self.may_have_jetstream = True  # False: this server has none, nor others beside it
         self.on_up: list[Callable[[], object]] = []
         self.on_down: list[Callable[[], object]] = []
         self.denials = Denials(lambda: self.shown)
@@ -159,6 +160,8 @@ class Connection(Sender):
         self.max_payload = client.max_payload - self.guard.overhead
         version = client.connected_server_version
         self.server_version = (version.major, version.minor, version.patch)
+        info = client._server_info
+        self.may_have_jetstream = bool(info.get("jetstream") or info.get("cluster"))
         self.up.set()
 
     async def _attach(self, client: Client, subscription: Subscription) -> None:

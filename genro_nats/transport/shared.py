@@ -7,15 +7,19 @@ Linux only (memfd); elsewhere large frames go through the socket.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from genro_nats.codec.frame import Buffer, size
 
-__all__ = ["StoredFrame", "available", "mapped", "stored"]
+__all__ = ["StoredFrame", "available", "beside", "mapped", "stored"]
 
+_LONG = 8 << 20  # bytes from which on freeing takes a millisecond
 _IOV_MAX = 1024  # pieces in one writev at most (POSIX allows no fewer than 16; Linux takes 1024)
 
 
@@ -46,6 +50,15 @@ def _after(pieces: list[memoryview], written: int) -> list[memoryview]:
     return []
 
 
+def beside(free: Callable[[], object], length: int) -> None:
+    """Free memory of this length; much of it in a thread: the kernel takes 10 ms for 100 MiB, and calls would wait."""
+    if length >= _LONG:
+        with contextlib.suppress(RuntimeError):  # no new threads when the interpreter ends
+            threading.Thread(target=free, daemon=True).start()
+            return
+    free()
+
+
 def mapped(fd: int, length: int) -> memoryview:
     """The memory behind a descriptor, private and writable; the descriptor is closed."""
     try:
@@ -65,7 +78,7 @@ class StoredFrame:
 
     def __del__(self) -> None:
         if (fd := getattr(self, "fd", -1)) >= 0:
-            os.close(fd)
+            beside(partial(os.close, fd), self.length)
 
     def write(self, piece: memoryview) -> None:
         """Append bytes."""

@@ -57,6 +57,8 @@ __all__ = [
     "caller_inbox",
     "drain_inbox",
     "from_token",
+    "is_caller",
+    "is_inbox",
     "is_later",
     "is_made_up",
     "is_schedule",
@@ -89,6 +91,18 @@ def pool_subjects(prefix: str, subject: str) -> PoolSubjects:
 def caller_inbox(prefix: str, caller: str) -> str:
     """Where one caller, ``U.C``, hears; append the call's id in hex, or ``*`` to subscribe."""
     return f"{prefix}.reply.{caller}."
+
+
+def is_inbox(prefix: str, subject: str) -> bool:
+    """May a message be answered there because it says so? Nowhere where an answer would be taken for a wish."""
+    if subject.startswith(f"{prefix}."):
+        return is_caller(prefix, subject)
+    return bool(subject) and not subject.startswith("$")
+
+
+def is_caller(prefix: str, subject: str) -> bool:
+    """Is it where a caller hears?"""
+    return subject.startswith(f"{prefix}.reply.")
 
 
 def worker_inbox(prefix: str, worker: str) -> str:

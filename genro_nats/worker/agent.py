@@ -15,12 +15,13 @@ from genro_nats import __version__
 from genro_nats.codec.frame import FrameKind, decode_all
 from genro_nats.codec.signing import Flaw
 from genro_nats.config import PoolOptions
+from genro_nats.errors import DecodeError
 from genro_nats.events import Events
 from genro_nats.transport.address import Address
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import drain_inbox, worker_inbox
+from genro_nats.transport.subjects import drain_inbox, is_inbox, worker_inbox
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.code_version import code_version as find_code_version
 from genro_nats.worker.discovery import Discovery
@@ -241,10 +242,15 @@ class WorkerAgent:
                 raise service.starved
 
     def _told_to_leave(self, message: Message) -> None:
-        if any(frame.kind == FrameKind.LEAVE for frame in decode_all(message.data)):
+        try:
+            told = any(frame.kind == FrameKind.LEAVE for frame in decode_all(message.data))
+        except DecodeError as error:
+            self._guard.unreadable(message.subject, error)
+            return
+        if told:
             self._events("worker.told", what="drain")
             self._stopping.set()
-            if message.reply:
+            if is_inbox(self._options.prefix, message.reply):
                 self._connection.publish_now(message.reply, self.presence.shown())
 
     def _controlled(self, message: Message) -> None:

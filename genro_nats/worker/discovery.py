@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from genro_nats.errors import ExecutorError
 from genro_nats.transport.nats import Connection, Message
-from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects, token
+from genro_nats.transport.subjects import QUEUE_GROUP, is_inbox, pool_subjects, token
 
 __all__ = ["Discovery", "service_version"]
 
@@ -53,7 +53,7 @@ class Discovery:
         make = {"PING": self._ping, "INFO": self._info, "STATS": self._stats}.get(
             message.subject.split(".")[1]
         )
-        if make is not None and message.reply:
+        if make is not None and is_inbox(self._prefix, message.reply):
             with contextlib.suppress(ExecutorError):
                 self._connection.publish_now(message.reply, json.dumps(make()).encode())
 

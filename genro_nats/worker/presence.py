@@ -17,7 +17,7 @@ from typing import Any, Final
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.children.usage import AT_ONCE, Usage, usage
 from genro_nats.transport.nats import Connection, Message
-from genro_nats.transport.subjects import presence_ask, presence_of
+from genro_nats.transport.subjects import is_inbox, presence_ask, presence_of
 
 __all__ = ["HEARTBEAT", "Presence"]
 
@@ -86,7 +86,7 @@ class Presence:
         self._send(presence_of(self._prefix, self._worker))
 
     def _asked(self, message: Message) -> None:
-        if message.reply:
+        if is_inbox(self._prefix, message.reply):
             self._send(message.reply)
 
     def _send(self, subject: str) -> None:

@@ -39,7 +39,7 @@ from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.process_engine import pool_plan
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import QUEUE_GROUP, pool_subjects
+from genro_nats.transport.subjects import QUEUE_GROUP, is_caller, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
@@ -86,6 +86,7 @@ class PoolService:
         self._max_calls, self._max_bytes = options.max_backlog, options.max_backlog_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
+        self._prefix = options.prefix
         self._subjects = pool_subjects(options.prefix, options.subject)
         plan = pool_plan(
             options,
@@ -232,6 +233,8 @@ class PoolService:
                 raise unknown_flags(head)
             if isnan(head.seconds):
                 raise DecodeError("A call whose time left is not a number.", id=head.id)
+            if not is_caller(self._prefix, message.reply):
+                raise DecodeError("A call whose reply subject is no caller's.", id=head.id)
             if message.reply.rpartition(".")[2] != head.id.hex():
                 raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
             self.trust.require(head.flags)
@@ -318,8 +321,8 @@ class PoolService:
         """Answer what is no call; the id in its reply subject tells the caller which."""
         self.counts["rejected"] += 1
         self._events("call.rejected", subject=message.subject, bytes=len(message.data), error=str(error))
-        if not message.reply:
-            return
+        if not is_caller(self._prefix, message.reply):
+            return  # our answer, sealed with our key, might be a wish there
         try:
             id = bytes.fromhex(message.reply.rpartition(".")[2])
         except ValueError:

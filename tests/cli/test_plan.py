@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from genro_nats.cli.arguments import CommandParser
+from genro_nats.cli.settings import POOL, WORKER
 from genro_nats.cli.worker import add_arguments
 from genro_nats.cli.worker_plan import WorkerPlan, worker_plan
+from genro_nats.config import describe_options
 from genro_nats.errors import ConfigurationError
 
 ROOT = Path(__file__).parents[2]
@@ -127,6 +129,41 @@ def test_the_sample_file_is_right() -> None:
     made = plan("--config", str(ROOT / "workers" / "worker.toml"))
     assert [pool.options.subject for pool in made.pools] == ["tasks.heavy", "tasks.io"]
     assert made.path == (str(ROOT / "workers"),)
+
+
+# What a worker has no use for: what callers, local pools or the whole registry heed.
+OF_CALLERS = """
+    max_pending overload timeout initargs carry bypass by codec events max_queued workers_timeout compression
+    disconnect_timeout password token
+"""
+
+
+def test_a_worker_can_be_told_whatever_it_heeds() -> None:
+    known = {setting.option for setting in (*POOL, *WORKER)} - {""}
+    rest = set(OF_CALLERS.split())
+    assert known | rest == {option.name for option in describe_options()}
+    assert not known & rest
+
+
+def test_limits_and_times(written: Callable[[str], str]) -> None:
+    line = (
+        "--subject a --max-backlog 7 --max-backlog-size 2MB --inline-limit 3MB --max-payload-size 4MB "
+        "--orphan-ttl 2h --function-cache 5MB"
+    )
+    text = """function_cache = "5MB"
+[pools.a]
+max_backlog = 7
+max_backlog_size = "2MB"
+inline_limit = "3MB"
+max_payload_size = "4MB"
+orphan_ttl = "2h"
+"""
+    for made in (plan(*line.split()), plan("--config", written(f"[worker]\n{text}"))):
+        options = made.pools[0].options
+        assert (options.max_backlog, options.max_backlog_size) == (7, 2_000_000)
+        assert (options.inline_limit, options.max_payload_size) == (3_000_000, 4_000_000)
+        assert options.orphan_ttl == 7200
+        assert options.function_cache == made.connection.function_cache == 5_000_000
 
 
 def test_registered_functions_only(tmp_path: Path) -> None:

@@ -66,3 +66,17 @@ def test_more_than_the_frame() -> None:
     with pytest.raises(DecodeError, match="more bytes"):
         assembly.write(memoryview(b"x"))
     assert len(data) == HEADER_SIZE + 4
+
+
+@pytest.mark.parametrize(("at", "field"), [(6, b"\x04\x00"), (8, b"\x00\x01\x00\x00"), (12, b"\x00\x01")])
+def test_a_header_that_speaks_of_more_than_the_frame_has(at: int, field: bytes) -> None:
+    data = bytearray(encode(Frame(FrameKind.REPLY, body=b"body")))
+    data[at : at + len(field)] = field
+    with pytest.raises(DecodeError, match="speaks of more"):
+        write(bytes(data), len(data), random.Random(0))
+
+
+def test_a_frame_that_is_asked_for_too_early() -> None:
+    data = encode(Frame(FrameKind.REPLY, body=b"body"))
+    with pytest.raises(DecodeError, match="cut short"):
+        write(data[:-1], len(data), random.Random(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -52,6 +53,26 @@ def test_an_array_is_not_copied_into_the_pickle_and_arrives_writable() -> None:
     again = trip(array)
     again[0] = 7
     assert array[0] == 0
+
+
+class Column:
+    """Gives its buffer as Arrow's arrays do."""
+
+    def __init__(self, buffer: Any) -> None:
+        self.buffer = buffer
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return Column, (pickle.PickleBuffer(self.buffer),)
+
+
+def test_buffers_of_other_libraries_are_not_copied_into_the_pickle() -> None:
+    column = Column(bytearray(200_000))
+    body, buffers = values.dumps(column)
+    assert len(body) < 3_000
+    assert np.shares_memory(np.frombuffer(buffers[0], "u1"), np.frombuffer(column.buffer, "u1"))
+    again = trip(column).buffer
+    again[0] = 7
+    assert (column.buffer[0], bytes(again[1:])) == (0, bytes(199_999))
 
 
 def test_a_lambda_goes_by_value() -> None:

@@ -242,7 +242,7 @@ async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate,
         Frame(FrameKind.CALL, new_id(), b"tests.faults.jobs:work", body=body, hops=n) for n in (3, 2, 7)
     ]
     for frame in frames:
-        reply = f"stranger.{frame.id.hex()}"
+        reply = f"{shared_fleet.prefix}.reply.stranger.{frame.id.hex()}"
         await peer.connection.publish(peer.subjects.call, encode(frame), reply)
     crowded = await peer.crowded()
     await until(lambda: any(it.kind == FrameKind.WAITING and it.seconds == 3 for _, it in peer.heard))
@@ -251,7 +251,10 @@ async def test_at_most_three_hops(shared_fleet: Fleet, notes: Notes, gate: Gate,
     await until(lambda: peer.heard[-1][1].kind == FrameKind.WAITING and peer.heard[-1][1].seconds == 0)
     ((cover, given),) = peer.given
     assert (given.id, given.hops) == (frames[1].id, 3)
-    assert (cover.id, cover.name) == (given.id, f"stranger.{given.id.hex()}".encode())
+    assert (cover.id, cover.name) == (
+        given.id,
+        f"{shared_fleet.prefix}.reply.stranger.{given.id.hex()}".encode(),
+    )
     assert bytes(given.body) == body
     gate.open()
     await running

@@ -278,7 +278,7 @@ async def publish_call(pool: NatsExecutor, data: bytes, id: bytes) -> Frame:
     """Publish a hand-made call; what the worker answers."""
     engine: Any = pool._home.engine  # type: ignore[union-attr]
     answered: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
-    inbox = f"stranger.{os.urandom(4).hex()}"
+    inbox = f"{pool.options.prefix}.reply.stranger{os.urandom(4).hex()}"
 
     def heard(message: Any) -> None:
         frame = decode(message.data)[0]

@@ -129,8 +129,12 @@ async def test_a_local_pool_may_use_the_codec_too(tmp_path: Path) -> None:
             CodecError, match=r"argument 'a' of .*add can't be sent: .*Thread.*codec='pickle'"
         ):
             await pool.submit(registered.add, __import__("threading").Thread())
-        with pytest.raises(CodecError, match=r"codec='data' sends no function"):
-            await pool.submit(lambda: 1)
+        for by_value in (
+            pool(lambda a: a),
+            pool(by="value")(registered.add),
+        ):  # that was called by name before
+            with pytest.raises(CodecError, match=r"codec='data' sends no function"):
+                await by_value(1)
         with pytest.raises(CodecError, match=r"result of .*give_unpicklable.* can't be sent as data"):
             await pool.submit(jobs.give_unpicklable, "lock")
         task = await pool(registered.resumed).options(retries=1, backoff=0.01).enqueue(str(tmp_path / "n"))

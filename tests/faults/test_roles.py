@@ -131,7 +131,8 @@ FORBIDDEN = {
         "publish": """
             sec.call.idle sec.control.idle sec.worker.w sec.reply.{web}.c.i sec.bulk.{worker}.x.owner
             sec.state.idle.{web}.o.i sec.told.idle.{web}.o.i sec.note.idle.progress.{web}.o.i sec.dead.idle.i
-            sec.presence.beat.w sec.task.other.now.normal.=.x $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
+            sec.presence.beat.w sec.task.other.now.normal.=.x sec.blob.idle.b.1 sec.blob.other.b.head
+            $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
             """,
         "subscribe": """
@@ -168,7 +169,7 @@ ALLOWED = {
         "subscribe": "sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b $SRV.PING $SRV.*.genro-nats",
     },
     "manager": {
-        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.ask.idle.cancel.{web}.o.i "
+        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.blob.idle.b.head sec.ask.idle.cancel.{web}.o.i "
         "$JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.CREATE.{B}",
         "subscribe": "sec.presence.beat.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
     },

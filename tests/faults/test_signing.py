@@ -622,3 +622,65 @@ async def test_tasks_between_those_with_and_without_a_key(
     with pytest.raises(SignatureError, match="unsigned"):
         await task.result(timeout=15)
     assert notes.lines() == []
+
+
+async def test_who_asks_after_the_refusal_hears_of_it_too(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes
+) -> None:
+    worker = await shared_tasks.worker(key_file=keys.file(keys.one), max_workers=1)
+    task = await shared_tasks.caller()(task_jobs.work).enqueue(notes.path, "ran")
+    await until(lambda: worker.count("task.unreadable") == 1)
+
+    async def failure(asked: Any) -> Exception:
+        try:
+            return TypeError(f"not refused: {await asked}")
+        except ExecutorError as error:
+            return error
+
+    # The record was told before it could be read.
+    async def told() -> bool:
+        return isinstance(await failure(task.status()), SignatureError)
+
+    await reach(told)
+    with pytest.raises(SignatureError, match="no key"):
+        await task.result(timeout=10)
+
+
+async def test_who_watches_hears_of_the_refusal(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes, tmp_path: Path
+) -> None:
+    path = keys.file(keys.one)
+    worker = await shared_tasks.worker(key_file=path, max_workers=1)
+    task = (
+        await shared_tasks.caller(key_file=path)(task_jobs.work).options(delay=0.5).enqueue(notes.path, "a")
+    )
+    watching = task.watch()
+    assert (await anext(watching)).state is TaskState.SCHEDULED
+    other = shared_tasks.caller(key_file=keys.file(keys.two)).task(task.id).watch()
+    assert (await anext(other)).state is TaskState.SCHEDULED
+    with pytest.raises(SignatureError, match="'one'"):
+        await asyncio.wait_for(anext(other), 10)
+    assert [status.state async for status in watching][-1] is TaskState.COMPLETED
+    assert refusals(worker) == {}
+
+
+async def test_a_refused_task_with_a_refused_record_is_buried(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes
+) -> None:
+    path = keys.file(keys.one)
+    worker = await shared_tasks.worker(key_file=path, max_workers=1)
+    pool = shared_tasks.caller(key_file=path)
+    task = await pool(task_jobs.fail_once).options(retries=3, backoff=2, backoff_factor=1).enqueue(notes.path)
+
+    async def failed_once() -> bool:
+        return (await task.status()).next_retry_at is not None
+
+    await reach(failed_once)
+    worker.signal(signal.SIGTERM)
+    await worker.ended()
+    await shared_tasks.worker(max_workers=1)
+
+    async def buried() -> Any:
+        return [it.reason for it in await shared_tasks.caller().dead.list()]
+
+    assert await reach(buried) == ["signature"]

@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from genro_nats import NatsExecutor
 from genro_nats.codec.frame import Frame, FrameKind, encode
 from genro_nats.codec.values import dumps
 from genro_nats.config import PoolOptions
-from genro_nats.errors import StreamMismatchError
+from genro_nats.errors import StreamMismatchError, StreamUnavailableError
 from genro_nats.server import EmbeddedServer
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
@@ -139,6 +140,10 @@ async def test_jetstream_comes_after_the_worker(tmp_path: Path, notes: Notes) ->
     worker = WorkerProcess({**options, "max_workers": 1, "spares": 0})
     try:
         assert await pool.submit(task_jobs.work, notes.path, "call") == "call"  # calls need none
+        begin = time.monotonic()
+        with pytest.raises(StreamUnavailableError, match="start nats-server with -js"):
+            await pool.enqueue(task_jobs.work, notes.path, "never")
+        assert time.monotonic() - begin < 5  # it is not waited for like a leader that was killed
         broker.kill()
         broker = Broker(
             tmp_path / "broker", f'jetstream {{ store_dir: "{tmp_path / "store"}" }}', broker.port

@@ -51,23 +51,26 @@ def sealed(subject: str, frame: Frame) -> bytes:
     return Guard(KEYS, "p").seal(subject, [data], "") + data
 
 
-CHUNK = sealed(INBOX + PULL.hex(), Frame(FrameKind.CHUNK, PULL, body=BODY, seconds=0.0))
+@pytest.fixture
+def chunk() -> bytes:
+    """Sealed now: a seal is good for a minute only."""
+    return sealed(INBOX + PULL.hex(), Frame(FrameKind.CHUNK, PULL, body=BODY, seconds=0.0))
 
 
 @pytest.mark.parametrize("step", [1, 2, 7, 299, 300])
-def test_a_chunk_arrives_whole(step: int) -> None:
+def test_a_chunk_arrives_whole(chunk: bytes, step: int) -> None:
     receiver = Receiver()
-    receiver.get(CHUNK, step)
+    receiver.get(chunk, step)
     assert receiver.body == BODY
-    assert receiver.heads == [CHUNK[SEAL_SIZE : SEAL_SIZE + HEADER_SIZE]]
+    assert receiver.heads == [chunk[SEAL_SIZE : SEAL_SIZE + HEADER_SIZE]]
     assert receiver.flaws == []
 
 
 @pytest.mark.parametrize("step", [1, 64, 300])
-def test_a_changed_chunk_is_never_complete(step: int) -> None:
-    for at in range(SEAL_SIZE + HEADER_SIZE, len(CHUNK)):
+def test_a_changed_chunk_is_never_complete(chunk: bytes, step: int) -> None:
+    for at in range(SEAL_SIZE + HEADER_SIZE, len(chunk)):
         receiver = Receiver()
-        data = bytearray(CHUNK)
+        data = bytearray(chunk)
         data[at] ^= 1
         receiver.get(bytes(data), step)
         assert len(receiver.body) < len(BODY)
@@ -95,8 +98,8 @@ def test_words_come_as_a_whole_once_and_to_whom_they_are_meant_for() -> None:
         assert receiver.guard.rejected == {"replayed": 1, "wrong signature": 1}
 
 
-def test_what_is_too_short_to_be_anything() -> None:
+def test_what_is_too_short_to_be_anything(chunk: bytes) -> None:
     receiver = Receiver()
-    for data in (b"", b"x", CHUNK[:20], CHUNK[:SEAL_SIZE], CHUNK[: SEAL_SIZE + 10]):
+    for data in (b"", b"x", chunk[:20], chunk[:SEAL_SIZE], chunk[: SEAL_SIZE + 10]):
         assert receiver.unsealing(data, len(data)) is None
     assert receiver.heads == []

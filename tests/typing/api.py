@@ -33,6 +33,11 @@ async def fetch(url: str) -> bytes:
     return url.encode()
 
 
+@pool(by="value")
+def shipped(page: int) -> str:
+    return "x" * page
+
+
 @other
 @pool
 def both(page: int) -> str:
@@ -85,6 +90,9 @@ async def accepted() -> None:
             assert_type(chunk, bytes)
     assert_type(await render.options(timeout=3, on_progress=listener)(1), str)
     assert_type(await fetch.options(timeout=3).local("u"), bytes)
+    assert_type(await shipped(1), str)
+    assert_type(await render.options(by="name")(1), str)
+    assert_type(await shipped.options(by="value").enqueue(1), TaskHandle[str])
     assert_type(await Shop().price(3), float)
     assert_type(await Shop.price(Shop(), 3), float)
     assert_type(pool.map(len, ["a"]), Mapped[int])
@@ -135,6 +143,8 @@ async def rejected() -> None:
     await Shop().price("x")  # type: ignore[arg-type]
     pool(5)  # type: ignore[call-overload]
     pool(timeout="soon")  # type: ignore[call-overload]
+    pool(by="digest")  # type: ignore[call-overload]
+    render.options(by="digest")  # type: ignore[arg-type]
     render(1)  # type: ignore[unused-coroutine]
 
 

@@ -18,7 +18,8 @@ from genro_nats.errors import CallTimeoutError, ExecutorClosedError, ExecutorErr
 from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.choice import LOW, STALL, ShortCalls, choose, room
 from genro_nats.executor.children.memory import MemoryWatch
-from genro_nats.executor.children.roster import PoolPlan, Roster
+from genro_nats.executor.children.plan import PoolPlan
+from genro_nats.executor.children.roster import Roster
 from genro_nats.executor.children.start import start_roster
 from genro_nats.executor.children.work import Work
 

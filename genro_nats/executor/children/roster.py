@@ -10,23 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
-from genro_nats.codec.frame import Buffer, Head
-from genro_nats.errors import ExecutorClosedError, ExecutorError, WorkerLostError
+from genro_nats.errors import ExecutorClosedError, ExecutorError
 from genro_nats.executor.children.child import Child
 from genro_nats.executor.children.loss import lost_error
 from genro_nats.executor.children.memory import refuse_if_tight
+from genro_nats.executor.children.plan import Listener, PoolPlan
 from genro_nats.executor.children.renewal import renew
-from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.executor.children.spawner import Spawner
-from genro_nats.executor.children.work import Work
 from genro_nats.transport.backoff import backoff
 
-__all__ = ["Listener", "PoolPlan", "Roster", "no_event"]
+__all__ = ["Roster"]
 
 log: Final = logging.getLogger("genro_nats.children")
 
@@ -35,45 +31,6 @@ _CLOSE_TIMEOUT: Final = 2.0  # seconds for idle children to leave
 _PATIENCE: Final = 3  # failed starts in a row before calls stop waiting for a child
 _BACKOFF: Final = (0.1, 10.0)  # seconds, first and last, between attempts to start a child that fails
 _ENDING: Final = 0.2  # of ``max_tasks``: with so few calls left, a child's successor is made ready
-
-
-def no_event(name: str, **facts: object) -> None:
-    """The event listener of those who have none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPlan:
-    """What a pool of children shall be.
-
-    ``initializer`` makes the call that is run first in each child, and the
-    future of its outcome. ``start_retries``: how often starting all of them may fail
-    before it is given up. Times are in seconds, memory is in bytes.
-    """
-
-    name: str
-    size: int
-    setup: ChildSetup
-    spares: int = 1
-    max_tasks: int | None = None
-    memory_limit: int | None = None
-    imports: Sequence[str] = ()
-    hints: Sequence[str] = ()
-    initializer: Callable[[], tuple[Work, asyncio.Future[Any]]] | None = None
-    cancel_grace: float = 1.0
-    function_cache: int = 1 << 28
-    start_timeout: float = 60.0
-    start_retries: int = 0
-    on_event: Callable[..., object] = no_event
-
-
-class Listener(Protocol):
-    """What the roster tells."""
-
-    def on_frame(self, child: Child, head: Head, data: Buffer) -> None: ...
-    def on_capacity(self) -> None: ...
-    def on_unstarted(self, works: Sequence[Work]) -> None: ...
-    def on_orphans(self, works: Sequence[Work], error: WorkerLostError) -> None: ...
-    def on_starved(self, error: Exception) -> None: ...
 
 
 class Roster:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+from typing import Final
 
 from genro_nats.codec.blob import blob_in, is_referred
 from genro_nats.codec.frame import Buffer, decode, encode
@@ -22,6 +24,8 @@ from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, token
 
 __all__ = ["Graves"]
 
+log: Final = logging.getLogger("genro_nats.executor")
+
 
 class Graves:
     """The dead letters of one pool."""
@@ -37,8 +41,15 @@ class Graves:
 
     async def list(self, limit: int) -> list[DeadLetter]:
         """The oldest ones."""
-        found = await scan(self._js, self._subjects.dead_stream, self._subjects.of("dead", "*"), limit=limit)
-        return [unpack_letter(message.data)[0] for message in found if message.flaw is None]
+        letters: list[DeadLetter] = []
+        seq, where = 1, self._subjects.of("dead", "*")
+        while len(letters) < limit:
+            found = await scan(self._js, self._subjects.dead_stream, where, start_seq=seq, limit=limit)
+            letters += filter(None, map(_readable, found))  # what is none must not hide the others
+            if len(found) < limit:
+                break
+            seq = found[-1].seq + 1
+        return letters[:limit]
 
     async def replay(self, id: str) -> str:
         """Enqueue its call as a new task; the letter is dropped once that is stored."""
@@ -110,6 +121,14 @@ class Graves:
 
     def _subject(self, id: str) -> str:
         return self._subjects.of("dead", token(id))
+
+
+def _readable(message: StoredMessage) -> DeadLetter | None:
+    try:
+        return None if message.flaw is not None else unpack_letter(message.data)[0]
+    except DecodeError as error:
+        log.warning("the dead letter on %s can't be read: %s", message.subject, error)
+        return None
 
 
 def _blob_of(letter: Buffer) -> bytes | None:

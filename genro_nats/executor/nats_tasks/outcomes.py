@@ -34,6 +34,7 @@ _RECENT: Final = 1000  # outcomes kept that nobody has waited for yet
 _RECENT_BYTES: Final = 16 << 20
 
 Listener = Callable[[Stored], object]
+Failing = Callable[[ExecutorError], object]
 
 
 class _Entry:
@@ -43,7 +44,7 @@ class _Entry:
 
     def __init__(self) -> None:
         self.waiters: set[asyncio.Future[Stored]] = set()
-        self.listeners: list[Listener] = []
+        self.listeners: dict[Listener, Failing | None] = {}
         self.subscription: Subscription | None = None
 
     @property
@@ -181,15 +182,15 @@ class Outcomes:
         if stored.settled and not waiter.done():
             waiter.set_result(stored)
 
-    async def listen(self, id: str, listener: Listener) -> None:
-        """Call ``listener`` with each state that is stored from now on."""
-        (await self._entry(id)).listeners.append(listener)
+    async def listen(self, id: str, listener: Listener, failing: Failing | None = None) -> None:
+        """Call ``listener`` with each state that is stored from now on, ``failing`` if one is refused."""
+        (await self._entry(id)).listeners[listener] = failing
 
     async def unlisten(self, id: str, listener: Listener) -> None:
         """No more of that."""
         entry = self._entries.get(id)
         if entry is not None and listener in entry.listeners:
-            entry.listeners.remove(listener)
+            del entry.listeners[listener]
             await self._release(id, entry)
 
     async def _entry(self, id: str) -> _Entry:
@@ -224,10 +225,19 @@ class Outcomes:
         self._mistrust(from_token(message.subject.rpartition(".")[2]), message.flaw)
 
     def _mistrust(self, id: str, flaw: Flaw) -> None:
-        """Who waits hears at once what is wrong, for the rest may be no better; the task lives on."""
+        """Who waits hears at once what is wrong, for the rest may be no better; the task lives on.
+
+        Who asks later has to look: nothing else may be told of it.
+        """
+        self.unexpect(id)
         entry = self._entries.get(id)
-        for waiter in entry.waiters if entry is not None else ():
-            _fail(waiter, flaw.error(f"What was told of task {id} was refused"))
+        if entry is None:
+            return
+        what = f"What was told of task {id} was refused"
+        for waiter in entry.waiters:
+            _fail(waiter, flaw.error(what))
+        for failing in filter(None, list(entry.listeners.values())):
+            failing(flaw.error(what))
 
     def _read(self, id: str, data: bytes, seq: int) -> None:
         try:

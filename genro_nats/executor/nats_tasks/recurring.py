@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
-from genro_nats.errors import ConfigurationError, StreamError
+from genro_nats.errors import CodecError, ConfigurationError, StreamError
 from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.tasks.message import read_message
 from genro_nats.tasks.request import TaskRequest
@@ -12,11 +13,20 @@ from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.transport.direct import StoredMessage, get_last, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
-from genro_nats.transport.schedules import REMOVAL, cron_headers, every_headers, parse, require_recurring
+from genro_nats.transport.schedules import (
+    REMOVAL,
+    cron_headers,
+    every_headers,
+    parse,
+    require_recurring,
+    target_of,
+)
 from genro_nats.transport.subjects import TaskSubjects, from_token, token
 from genro_nats.transport.times import from_rfc3339
 
 __all__ = ["Recurring"]
+
+log: Final = logging.getLogger("genro_nats.executor")
 
 _AS_STATED: Final = "Genro-Cron"  # servers write some expressions in another way
 _NEVER: Final = 10189  # the server's code for a pattern that it does not take
@@ -60,19 +70,28 @@ class Recurring:
         """All schedules, by name."""
         where = self._subjects.of("schedule", "*")
         found = await scan(self._js, self._subjects.tasks_stream, where, limit=_LIMIT)
-        schedules = [schedule for message in found if (schedule := _read(message))]
+        schedules = [schedule for message in found if (schedule := _readable(message))]
         return sorted(schedules, key=lambda schedule: schedule.name)
 
     async def remove(self, name: str) -> bool:
         """Remove a schedule, which needs no right to purge: a message that is none takes its place."""
         found = await get_last(self._js, self._subjects.tasks_stream, self._subject(name))
-        if found is None or _read(found) is None:
+        if found is None or not target_of(found.headers):
             return False
         await self._publisher.publish(self._subject(name), headers=REMOVAL, ttl=_REMOVED)
         return True
 
     def _subject(self, name: str) -> str:
         return self._subjects.of("schedule", token(name))
+
+
+def _readable(message: StoredMessage) -> Schedule | None:
+    """As ``_read``; one that can't be read must not hide the others."""
+    try:
+        return _read(message)
+    except (CodecError, ValueError) as error:
+        log.warning("the schedule on %s can't be read: %s", message.subject, error)
+        return None
 
 
 def _read(message: StoredMessage) -> Schedule | None:

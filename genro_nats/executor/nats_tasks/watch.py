@@ -49,7 +49,7 @@ class Watch:
 
     async def start(self) -> None:
         """Begin. Raises TaskNotFoundError, PermissionDeniedError."""
-        await self._outcomes.listen(self._id, self._told)
+        await self._outcomes.listen(self._id, self._told, self.fail)
         self._progress = await self._connection.subscribe(self._subject, self._heard)
         try:
             status, seq = await self._lookup.status(self._id)

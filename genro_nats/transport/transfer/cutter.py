@@ -109,6 +109,8 @@ class Cutter(asyncio.BufferedProtocol):
         if amid or not line.startswith((b"MSG ", b"HMSG ")):
             return self._pass_on(at, at + size)
         words = line.split(b" ")
+        if len(words) < 4 or not (words[2].isdigit() and words[-1].isdigit()):
+            return self._pass_on(at, at + size)  # no server writes this; nats-py ends the connection
         length = int(words[-1])
         taker = self.takers.get(int(words[2])) if words[0] == b"MSG" else None
         if taker is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -137,12 +138,14 @@ class Line:
 
     def _received(self, message: Message) -> None:
         """The server's own word: nobody heard a question."""
-        if message.status:
-            self.on_absent(bytes.fromhex(message.subject.rpartition(".")[2]))
+        with contextlib.suppress(ValueError):  # who else may publish here, on subjects that name no pull
+            if message.status:
+                self.on_absent(bytes.fromhex(message.subject.rpartition(".")[2]))
 
     def _take(self, start: bytes, length: int) -> Feed | None:
         """A message begins."""
         if len(start) < HEADER_SIZE:
+            self._unreadable(length)
             return None
         if start[:4] == MAGIC:  # this side has no key: who pulls hears it from the messages of its calls
             return None
@@ -151,11 +154,18 @@ class Line:
             return self._collect(start, length)
         body = length - HEADER_SIZE
         if start[:3] != encode(Frame(0))[:3] or head.n_body != body or not 0 <= head.seconds < 2**53:
+            self._unreadable(length)
             return None
         return self.on_chunk(head.id, int(head.seconds), body)
 
+    def _unreadable(self, length: int) -> None:
+        if self._guard.keyed:
+            return  # it is verified yet, and counted if it is somebody else's
+        self._guard.unreadable(self._inbox, f"{length:,} bytes that are no frame about a payload")
+
     def _collect(self, start: bytes, length: int) -> Feed | None:
         if length > _MAX_WORD:
+            self._unreadable(length)
             return None
         collected = bytearray(start)
 
@@ -174,7 +184,7 @@ class Line:
             check(data)
             self.on_frame(decode(data)[0])
         except DecodeError as error:
-            log.warning("a message about a payload that can't be read: %s", error)
+            self._guard.unreadable(self._inbox, error)
 
 
 def _chunk_header(frame: Frame, length: int) -> bytes:

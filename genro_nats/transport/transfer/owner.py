@@ -21,6 +21,7 @@ from genro_nats.codec.reference import Reference
 from genro_nats.errors import DecodeError, ExecutorError, PermissionDeniedError
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.denials import Denied
+from genro_nats.transport.shared import beside
 from genro_nats.transport.transfer.line import Line
 
 __all__ = ["PULL", "Owner"]
@@ -51,7 +52,8 @@ class _Payload:
 
     def free(self) -> None:
         """Let go of the bytes, whoever still knows this object."""
-        self._parts.clear()
+        parts, self._parts = self._parts, []
+        beside(parts.clear, self.size)
 
     def pieces(self, at: int, end: int) -> list[memoryview]:
         """The bytes from ``at`` to ``end``, not copied."""

@@ -36,7 +36,7 @@ class Unsealing:
         at = SEAL_SIZE if start[:4] == MAGIC else 0
         head = peek(start[at:]) if len(start) >= at + HEADER_SIZE else None
         id = head.id if head is not None else b""
-        chunk = head is not None and head.kind == FrameKind.CHUNK
+        chunk = head is not None and head.kind == FrameKind.CHUNK and length > SEAL_SIZE + HEADER_SIZE
         to_puller = head is not None and head.kind in (FrameKind.CHUNK, FrameKind.GONE)
         subject = self._inbox + (id.hex() if to_puller else "owner")
         opening = self._guard.opening(subject, start)
@@ -47,13 +47,13 @@ class Unsealing:
         size = length - SEAL_SIZE
         if not chunk:
             return self._word(subject, opening, start[SEAL_SIZE:], size)
-        inner = self._taker(start[SEAL_SIZE:], size)
-        if inner is None:
-            return None
+        # One that nobody waits for is verified too: whoever forges it is counted.
+        inner = self._taker(start[SEAL_SIZE:], size) or _dropped
         return _Chunk(self, subject, id, opening, inner, size - HEADER_SIZE).feed
 
     def _word(self, subject: str, opening: Opening, start: bytes, size: int) -> Feed | None:
         if size > _MAX_WORD:
+            self._guard.unreadable(subject, f"a word about a payload of {size:,} bytes")
             return None
         collected = bytearray(start)
 
@@ -81,6 +81,10 @@ class Unsealing:
     def judge(self, subject: str, opening: Opening) -> Flaw | None:
         """As ``Guard.judge``. Which chunk comes next is known: none is taken twice."""
         return self._guard.judge(subject, opening, once=False)
+
+
+def _dropped(piece: memoryview) -> None:
+    pass
 
 
 class _Chunk:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from math import inf
 from random import uniform
 from typing import Final
@@ -26,8 +25,6 @@ from genro_nats.worker.balance.letters import GONE, NONE, Letters
 from genro_nats.worker.balance.peers import Peers
 
 __all__ = ["Balance"]
-
-log: Final = logging.getLogger("genro_nats.worker")
 
 _LIFE: Final = 2  # ticks between two signs of life
 _LEAVING: Final = 0.5  # seconds for calls that were asked for before leaving
@@ -145,7 +142,7 @@ class Balance:
             try:
                 self._hear(message)
             except DecodeError as error:
-                log.warning("a message on %s that can't be read: %s", message.subject, error)
+                self._connection.guard.unreadable(message.subject, error)
 
     def _hear(self, message: Message) -> None:
         direct = message.subject == self._letters.address

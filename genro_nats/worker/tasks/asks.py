@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from genro_nats.codec.blob import blob_id, is_referred
 from genro_nats.codec.codecs import Codecs
-from genro_nats.errors import DecodeError, SequenceConflictError
+from genro_nats.errors import DecodeError, SequenceConflictError, SignatureError
 from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.tasks.message import TaskMessage, read_message
 from genro_nats.tasks.orphans import release
@@ -170,7 +170,7 @@ class Asks:
                 await self._forget(id)
         except SequenceConflictError:
             log.debug("task %s moved on while it was asked to %s", id, verb)
-        except DecodeError as error:
+        except (DecodeError, SignatureError) as error:
             # Who is given its message settles it.
             log.warning("task %s was asked to %s: %s", id, verb, error)
 

@@ -27,6 +27,7 @@ from genro_nats.errors import (
     ExecutorError,
     PayloadLostError,
     PayloadTooLargeError,
+    SignatureError,
 )
 from genro_nats.tasks.meet import Drop, Run, Settle, Wait, meet
 from genro_nats.tasks.message import TaskMessage, for_attempt
@@ -91,7 +92,7 @@ class HeldTask(Settlement):
         try:
             if self.solo:
                 await self._look()
-        except DecodeError as error:
+        except (DecodeError, SignatureError) as error:
             self._seq = error.seq
             await self._end(self._base(0), TaskState.FAILED, str(error))
             return

@@ -289,7 +289,7 @@ class TaskService:
         now, seq = self.now(), 0
         try:
             stored = await self.store.load(id)
-        except DecodeError as unreadable:
+        except (DecodeError, SignatureError) as unreadable:
             seq = unreadable.seq
         else:
             if stored is not None and stored.settled:
@@ -309,7 +309,10 @@ class TaskService:
         if (found.get("subjects") or {}).get(subject, 1) > 1:
             return False
         id = from_token(subject.rpartition(".")[2])
-        return id not in self._held and await self.store.load(id) is None
+        try:
+            return id not in self._held and await self.store.load(id) is None
+        except (DecodeError, SignatureError):
+            return False  # something is stored, whoever wrote it
 
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
