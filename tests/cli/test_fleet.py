@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from genro_nats import NatsExecutor, PoolOptions, __version__
+from genro_nats.cli import drain
 from genro_nats.cli.drain import chosen
 from genro_nats.cli.fleet_facts import lasting
 from genro_nats.cli.main import main
@@ -265,8 +266,14 @@ def test_drain_tells_when_a_call_was_left_or_takes_too_long(
 
 
 def test_drain_notices_a_worker_that_is_killed_meanwhile(
-    fleet: Begin, command: Run, shown: Callable[..., Any], server: EmbeddedServer, prefix: str
+    fleet: Begin,
+    command: Run,
+    shown: Callable[..., Any],
+    server: EmbeddedServer,
+    prefix: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(drain, "_SILENT", 3.0)
     running = fleet("--subject", "fleet.a")
 
     async def call() -> None:
