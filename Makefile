@@ -1,6 +1,8 @@
 # Each target sets up what it needs in .venv, on a machine with Python >= 3.11 and pip.
 PYTHON ?= python3
 VENV   ?= .venv
+# Tests wait more than they compute: two processes of them, each with whole files.
+JOBS   ?= 2
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
@@ -14,7 +16,7 @@ demo: $(STAMP)
 	$(BIN)/genro-nats demo
 
 test: $(STAMP)
-	$(PYTEST) $(TESTS)
+	$(PYTEST) -n $(JOBS) --dist loadgroup $(TESTS)
 
 test-docker:
 	docker run --rm --init --volume "$(CURDIR):/src:ro" $(PYTHON_IMAGE) sh /src/tests/docker/suite -m "not docker" $(TESTS)

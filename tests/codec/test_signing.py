@@ -110,6 +110,7 @@ def test_keys_change_without_a_pause() -> None:
         (f"{new_key('a')} b:hush!", "Key 2"),
         (f"{new_key('a')} {new_key('a')}", "same id"),
     ],
+    ids=["nothing", "a comment", "no id", "a long id", "a short key", "the second", "the same id"],
 )
 def test_a_bad_key_is_named_by_its_place_and_never_shown(text: str, hint: str) -> None:
     with pytest.raises(ConfigurationError, match=hint) as caught:
