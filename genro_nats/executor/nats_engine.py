@@ -335,7 +335,9 @@ class NatsEngine:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))
         if pending is None or pending.outcome.done():
             return
-        if self._silence.just_returned or self._between_workers(pending):
+        # A server that leaves cuts its clients off one by one: a worker before us, perhaps.
+        returning = self._silence.just_returned or self._connection.lame
+        if returning or self._between_workers(pending):
             self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
         if self._loop.time() - pending.began < self._options.workers_timeout:

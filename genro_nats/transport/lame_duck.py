@@ -46,6 +46,7 @@ def watch_lame_duck(connection: Connection, client: Client) -> None:
 
 async def _noticed(connection: Connection, client: Client) -> None:
     if connection._client is client and connection.moving is None:
+        connection.lame = True
         log.warning("%s: the NATS server at %s will leave", connection._name, connection.shown)
         for listener in connection.on_lame_duck:
             listener()

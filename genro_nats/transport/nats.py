@@ -74,6 +74,7 @@ class Connection(Sender):
         self.on_lame_duck: list[Callable[[], object]] = []
         self.streaming: list[Callable[[], bool]] = []
         self.moving: asyncio.Future[None] | None = None
+        self.lame = False  # has the present server said that it will leave?
 
     @property
     def connected(self) -> bool:
@@ -153,6 +154,7 @@ class Connection(Sender):
     def _take(self, client: Client) -> None:
         """From now on this is the client."""
         self._client = client
+        self.lame = False
         watch_lame_duck(self, client)
         self._known = (
             [server.geturl() for server in client.discovered_servers] if not self._address.embedded else []

@@ -105,8 +105,9 @@ async def test_a_bomb_is_named_and_the_worker_serves_on(shared_fleet: Fleet, sta
     frame.body = struct.pack("!BBHQ", 1, 0, 0, stated) + b"anything"
     connection: Any = pool._home.engine._connection  # type: ignore[union-attr]
     answers: list[bytes] = []
-    await connection.subscribe(f"bomb.{id.hex()}", lambda message: answers.append(message.data))
-    await connection.publish(subjects.call, encode(frame), f"bomb.{id.hex()}")
+    inbox = f"{shared_fleet.prefix}.reply.=.bomb.{id.hex()}"
+    await connection.subscribe(inbox, lambda message: answers.append(message.data))
+    await connection.publish(subjects.call, encode(frame), inbox)
     await until(lambda: bool(answers))
     answer, _ = decode(answers[0])
     with pytest.raises(PayloadTooLargeError, match=r"5,000,000 is the most \(max_payload_size\)"):
