@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import socket
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ ONE = ("--processes", "1", "--spares", "0")
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> str:
-    return str(tmp_path / "home")
+def home() -> Iterator[str]:
+    """A short path: a Unix socket's name has some hundred bytes."""
+    with tempfile.TemporaryDirectory(prefix="genro-") as directory:
+        yield f"{directory}/home"
 
 
 @pytest.fixture
