@@ -114,6 +114,20 @@ class WorkerAgent:
         self._stopping.set()
 
     async def _serve(self) -> int:
+        await self._prepare()
+        ticking = asyncio.create_task(self._tick())
+        try:
+            await self._start()
+            await self._stopping.wait()
+            code = await self._drain()
+            self._raise_if_starved()
+            return code
+        finally:
+            ticking.cancel()
+            await self._leave()
+
+    async def _prepare(self) -> None:
+        """Make what serves, and show itself."""
         connection = self._connection
         inbox = worker_inbox(self._options.prefix, self.id)
         self._outbox = Outbox(connection, inbox)
@@ -141,34 +155,32 @@ class WorkerAgent:
         ]
         await self.presence.start()
         await self._discovery.start()
-        ticking = asyncio.create_task(self._tick())
-        try:
-            for service, pool in zip(self.services, self._pools, strict=True):
-                service.children.when_starved = partial(self._starved, service)
-                await service.start()
-                self.tasks.add(service, pool.options)
-            await self.tasks.start()
-            await connection.flush()
-            connection.denials.require()
-            self._announce()
-            self.presence.become("serving")
-            await self._stopping.wait()
-            code = await self._drain()
-            self._raise_if_starved()
-            return code
-        finally:
-            ticking.cancel()
-            self.renewing.close()
-            await self.tasks.aclose()
-            for service in self.services:
-                await service.aclose()
-            self._functions.aclose()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE):
-                    await self._outbox.aclose()
-            await self._transfer.aclose()
-            self.presence.become("gone")
-            self.presence.close()
+
+    async def _start(self) -> None:
+        """Take calls and tasks, and say so."""
+        for service, pool in zip(self.services, self._pools, strict=True):
+            service.children.when_starved = partial(self._starved, service)
+            await service.start()
+            self.tasks.add(service, pool.options)
+        await self.tasks.start()
+        await self._connection.flush()
+        self._connection.denials.require()
+        self._announce()
+        self.presence.become("serving")
+
+    async def _leave(self) -> None:
+        """End what serves; what was to be said is sent."""
+        self.renewing.close()
+        await self.tasks.aclose()
+        for service in self.services:
+            await service.aclose()
+        self._functions.aclose()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE):
+                await self._outbox.aclose()
+        await self._transfer.aclose()
+        self.presence.become("gone")
+        self.presence.close()
 
     @property
     def state(self) -> str:

@@ -76,10 +76,10 @@ async def killed(fleet: Fleet, jobs: Any) -> tuple[Load, list[int]]:
             async with load.steady(40):
                 job = pool(jobs.mark)
                 stored = await asyncio.gather(*(job.enqueue(1_000_000 + n, 0.05) for n in range(100)))
-                await asyncio.sleep(0.5)
+                await asyncio.sleep(0.5)  # of load, before
                 victim = fleet.containers("worker")[0]
                 await asyncio.to_thread(run, "docker", "kill", victim)
-                await asyncio.sleep(2)
+                await asyncio.sleep(2)  # and after
             results = await asyncio.gather(*(task.result(timeout=60) for task in stored))
         return load, [number for number, _ in results]
 

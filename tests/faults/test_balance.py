@@ -334,7 +334,7 @@ async def test_the_deadline_goes_with_it(shared_fleet: Fleet, notes: Notes, gate
     await peer.start()
     _, pool, running = await one_busy_worker(shared_fleet, notes, gate)
     call = asyncio.create_task(pool(timeout=8)(jobs.remaining)())
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # of the time that the call has
     begin = time.monotonic()
     await shared_fleet.worker(max_workers=1)
     left = await asyncio.wait_for(call, 8)
@@ -427,7 +427,7 @@ async def test_a_fleet_without_a_free_child_fails_who_will_not_queue(
     with pytest.raises(ExecutorOverloadError):
         await asyncio.wait_for(hasty.submit(jobs.note_bytes, notes.path, bytes(LARGE)), 5)
     patient = asyncio.create_task(pool.submit(jobs.work, notes.path, "patient"))
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(0.3)  # longer than who may not queue is let wait
     assert not patient.done()
     gate.open()
     other.open()
@@ -522,7 +522,7 @@ async def test_a_leaving_worker_takes_nothing_more(
     told: list[int] = []
     await peer.connection.subscribe("stranger.*", lambda it: told.extend(f.kind for f in decode_all(it.data)))
     id = new_id()
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(0.6)  # past the moment in which it still takes what it asked for
     cover = Frame(FrameKind.REFUSED, id, name=f"stranger.{id.hex()}".encode())
     late = Frame(FrameKind.CALL, id, b"tests.faults.jobs:pid", body=pickle.dumps(((), {}), 5), hops=1)
     receipt = f"{peer.address}.{id.hex()}"

@@ -373,7 +373,7 @@ async def test_the_time_left_counts_from_the_call(shared_fleet: Fleet) -> None:
     held = await held_back(pool)
     call = asyncio.create_task(pool(timeout=20)(left)())
     await until(lambda: held.asked)
-    await asyncio.sleep(1)
+    await asyncio.sleep(1)  # of the time that the call has
     held.release()
     assert (await call)[0] < 19.1
 
