@@ -14,7 +14,9 @@ import cloudpickle
 import pytest
 
 from genro_nats import (
+    AsyncExecutor,
     BaseExecutor,
+    CallTimeoutError,
     ConfigurationError,
     ExecutorError,
     Function,
@@ -202,3 +204,18 @@ def test_a_timeout_that_makes_no_sense(timeout: Any) -> None:
 def test_single_options_are_checked() -> None:
     with pytest.raises(ConfigurationError, match="Did you mean 'timeout'"):
         InlineExecutor("x", timeuot=3)
+
+
+def test_a_deadline_is_named_as_stated_after_a_wait() -> None:
+    """What a call waited for admission is taken from its time, not from what its error says."""
+
+    async def main() -> None:
+        async with AsyncExecutor("x", max_pending=1) as pool:
+            first = asyncio.create_task(pool.submit(asyncio.sleep, 0.2))
+            await asyncio.sleep(0)
+            with pytest.raises(CallTimeoutError, match=r"within 0\.6 s") as late:
+                await pool(timeout=0.6)(asyncio.sleep)(30)
+            assert late.value.timeout == 0.6
+            await first
+
+    asyncio.run(main())
