@@ -46,7 +46,7 @@ from genro_nats.transport.backoff import backoff
 from genro_nats.transport.denials import Denied
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.identity import identity, named_peer
-from genro_nats.transport.nats import Connection, Message
+from genro_nats.transport.nats import Connection, Message, When
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
@@ -56,6 +56,7 @@ __all__ = ["NatsEngine"]
 _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _GAP: Final = 5.0  # seconds in which a fleet that refused a call may have nobody: it is being replaced
+_FEW: Final = 2  # calls in hand up to which each is written at once; more go together
 _LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
 
@@ -163,7 +164,8 @@ class NatsEngine:
         """The call's value; cancelling it cancels it on its worker."""
         pending = self._begin(call, None)
         try:
-            await self._publish(pending)
+            if not self._posted(pending):
+                await self._publish(pending)
             return load_reply(await pending.outcome, self._encoder.codecs)
         except asyncio.CancelledError:
             self._cancel_remote(pending)
@@ -242,6 +244,19 @@ class NatsEngine:
             items.fail(error)
         finally:
             self._end(pending)
+
+    def _posted(self, pending: Pending) -> bool:
+        """Send the call within this turn of the loop; False: it has to wait for something."""
+        connection = self._connection
+        if pending.reference is not None or not connection.connected:
+            return False
+        when = When.NOW if len(self._pending) <= _FEW else When.SOON
+        try:
+            return connection.post(
+                self._subjects.call, pending.data, self._inbox + pending.call.id.hex(), when=when
+            )
+        except ConnectionLostError:
+            return False
 
     async def _publish(self, pending: Pending) -> None:
         """Send the call, waiting out a lost connection as long as allowed."""

@@ -16,7 +16,7 @@ from nats.errors import Error as NatsError
 from genro_nats.errors import ConfigurationError
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.closed import refuse_when_closed
-from genro_nats.transport.headers import Headers
+from genro_nats.transport.reader import Reader
 from genro_nats.transport.subscription import Subscription
 
 __all__ = ["DirectClient", "NoTLSError", "close_client", "forsake", "tls_trouble"]
@@ -33,12 +33,13 @@ class NoTLSError(NatsError):
 class DirectClient(Client):
     """nats-py's client without its lapses, handing each message on where it is received.
 
-    That spares each message a queue and a task switch, and most of the time that its headers
-    take; were ``_process_msg`` no longer called, messages would take nats-py's usual way. A
-    message with undecodable bytes in its subjects does not make it deaf, a login in a URL is
-    unquoted, and nothing secret goes over a plain connection where TLS was asked for.
+    Where the connection allows it a ``Reader`` does that; over WebSockets ``_process_msg``, which
+    spares each message a queue and a task switch. A message with undecodable bytes in its subjects
+    does not make it deaf, a login in a URL is unquoted, and nothing secret goes over a plain
+    connection where TLS was asked for.
     """
 
+    reader: Reader | None = None
     direct: dict[int, Subscription]
     ended: Callable[[], None]
 
@@ -88,13 +89,8 @@ class DirectClient(Client):
         subscription = self.direct.get(sid)
         if subscription is None:
             await super()._process_msg(sid, subject, reply, data, headers)
-            return
-        try:
-            named = subject.decode(), reply.decode()
-        except UnicodeDecodeError:
-            log.warning("a message whose subjects are not UTF-8 was dropped")
-            return
-        subscription.hand_on(*named, data, Headers(headers) if headers else None)
+        else:
+            subscription.came(subject, reply, data, headers)
 
 
 async def close_client(client: Client, limit: float = _CLOSE_TIMEOUT) -> None:

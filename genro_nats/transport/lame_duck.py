@@ -16,12 +16,11 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from genro_nats.errors import ExecutorError
 from genro_nats.transport.backoff import backoff
-from genro_nats.transport.client import close_client
+from genro_nats.transport.client import DirectClient, close_client
 
 if TYPE_CHECKING:
     from genro_nats.transport.nats import Connection
@@ -39,12 +38,12 @@ class _GoneError(Exception):
     """The old client is not the connection's any more: it comes back by itself."""
 
 
-def watch_lame_duck(connection: Connection, client: Client) -> None:
+def watch_lame_duck(connection: Connection, client: DirectClient) -> None:
     """Move when the server of this client says that it will leave."""
     client._lame_duck_mode_cb = partial(_noticed, connection, client)
 
 
-async def _noticed(connection: Connection, client: Client) -> None:
+async def _noticed(connection: Connection, client: DirectClient) -> None:
     if connection._client is client and connection.moving is None:
         connection.lame = True
         log.warning("%s: the NATS server at %s will leave", connection._name, connection.shown)
@@ -60,7 +59,7 @@ def _moved(connection: Connection, moving: asyncio.Future[Any]) -> None:
         log.warning("%s: could not move to another server: %r", connection._name, error)
 
 
-async def _move(connection: Connection, old: Client) -> None:
+async def _move(connection: Connection, old: DirectClient) -> None:
     with contextlib.suppress(_GoneError):
         fresh = await _elsewhere(connection, old)
         try:
@@ -73,7 +72,7 @@ async def _move(connection: Connection, old: Client) -> None:
         await close_client(old)
 
 
-async def _switch_or_begin_again(connection: Connection, old: Client, fresh: Client) -> None:
+async def _switch_or_begin_again(connection: Connection, old: DirectClient, fresh: DirectClient) -> None:
     try:
         await _switch(connection, old, fresh)
     except BaseException:
@@ -83,7 +82,7 @@ async def _switch_or_begin_again(connection: Connection, old: Client, fresh: Cli
         raise
 
 
-async def _elsewhere(connection: Connection, old: Client) -> Client:
+async def _elsewhere(connection: Connection, old: DirectClient) -> DirectClient:
     """A client of another server, as soon as there is one."""
     lame = old._server_info.get("server_id")
     for attempt in range(1 << 30):
@@ -105,7 +104,7 @@ async def _elsewhere(connection: Connection, old: Client) -> Client:
     raise AssertionError("unreachable")
 
 
-async def _streams_ended(connection: Connection, old: Client) -> None:
+async def _streams_ended(connection: Connection, old: DirectClient) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_PATIENCE):
             while any(streaming() for streaming in connection.streaming):
@@ -113,7 +112,7 @@ async def _streams_ended(connection: Connection, old: Client) -> None:
                 _stay(connection, old)
 
 
-async def _switch(connection: Connection, old: Client, fresh: Client) -> None:
+async def _switch(connection: Connection, old: DirectClient, fresh: DirectClient) -> None:
     for subscription in [s for s in connection._subscriptions if s.queue]:
         _stay(connection, old)
         session = subscription.session
@@ -139,12 +138,12 @@ async def _switch(connection: Connection, old: Client, fresh: Client) -> None:
         listener()
 
 
-async def _flush(client: Client) -> None:
+async def _flush(client: DirectClient) -> None:
     # A flush that is cancelled leaves the client deaf.
     await asyncio.sleep(0)
     await asyncio.shield(asyncio.ensure_future(client.flush()))
 
 
-def _stay(connection: Connection, old: Client) -> None:
+def _stay(connection: Connection, old: DirectClient) -> None:
     if connection._client is not old or connection._closing:
         raise _GoneError

@@ -15,7 +15,6 @@ import random
 from collections.abc import Callable
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from genro_nats.errors import ConnectionLostError, ExecutorError
@@ -28,10 +27,10 @@ from genro_nats.transport.dialing import dial, refuse_if_final
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_block
 from genro_nats.transport.lame_duck import watch_lame_duck
+from genro_nats.transport.reader import HEAD, Taker
 from genro_nats.transport.sending import Sender, When
 from genro_nats.transport.subscription import Message, Subscription
-from genro_nats.transport.transfer.cutter import Taker
-from genro_nats.transport.transfer.raw import cut
+from genro_nats.transport.transfer.raw import read_directly
 
 __all__ = ["Connection", "Message", "Subscription", "When", "header_block"]
 
@@ -138,7 +137,7 @@ class Connection(Sender):
         client.ended = lambda: self._on_closed(client)
         return client
 
-    async def _dial(self, client: Client, target: Target) -> None:
+    async def _dial(self, client: DirectClient, target: Target) -> None:
         """Connect to any of the servers that are stated or known."""
         servers = target.servers + [s for s in self._known if s not in target.servers]
         random.shuffle(servers)
@@ -150,8 +149,9 @@ class Connection(Sender):
             timeout=self._connect_timeout,
             on_error=self._on_error,
         )
+        client.reader = read_directly(client)
 
-    def _take(self, client: Client) -> None:
+    def _take(self, client: DirectClient) -> None:
         """From now on this is the client."""
         self._client = client
         self.lame = False
@@ -166,7 +166,7 @@ class Connection(Sender):
         self.may_have_jetstream = bool(info.get("jetstream") or info.get("cluster"))
         self.up.set()
 
-    async def _attach(self, client: Client, subscription: Subscription) -> None:
+    async def _attach(self, client: DirectClient, subscription: Subscription) -> None:
         subscription.client = client
         subscription.session = await client.subscribe(
             subscription.subject,
@@ -175,11 +175,16 @@ class Connection(Sender):
             pending_msgs_limit=_PENDING_MESSAGES,
             pending_bytes_limit=_PENDING_BYTES,
         )
-        if isinstance(client, DirectClient):
-            # No message can have come before this: the server has not been told yet.
-            client.direct[subscription.session._id] = subscription
-        if subscription.taker is not None:
-            cut(client, subscription.session._id, subscription.taker, self.guard.overhead)
+        # No message can have come before this: the server has not been told yet.
+        number = subscription.session._id
+        client.direct[number] = subscription
+        if client.reader is None:
+            return
+        if subscription.taker is None:
+            client.reader.heard[b"%d" % number] = subscription.came
+        else:
+            client.reader.takers[b"%d" % number] = subscription.taker
+            client.reader.head = HEAD + self.guard.overhead
 
     async def _on_error(self, error: BaseException) -> None:
         # Must never raise: nats-py would end a reading task.
@@ -189,7 +194,7 @@ class Connection(Sender):
             with contextlib.suppress(Exception):
                 listener(error)
 
-    def _on_closed(self, client: Client) -> None:
+    def _on_closed(self, client: DirectClient) -> None:
         if self._client is not client:
             return
         self._client = None

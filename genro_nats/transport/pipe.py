@@ -277,6 +277,8 @@ class BlockingPipe:
         self._ready: list[tuple[Buffer, bool]] = []
         self._parser = _Parser(lambda data, ahead: self._ready.append((data, ahead)))
         self._next = 0
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
     def recv(self) -> tuple[Buffer, bool] | None:
         """The next frame and whether it was sent ahead; None when the other end is closed."""
@@ -295,6 +297,8 @@ class BlockingPipe:
         return self._next < len(self._ready) or bool(select.select([self.sock], [], [], 0)[0])
 
     def _fill(self) -> bool:
+        # A read that waits is woken whenever the other end has taken what we sent; a poll for input is not.
+        self._poll.poll()
         try:
             return self._parser.read(self.sock) > 0
         except ConnectionResetError:

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError
+from genro_nats.transport.client import DirectClient
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import header_block, header_size
 from genro_nats.transport.transfer.raw import send, write_pending
@@ -29,12 +29,13 @@ class When(Enum):
     """How long a message may wait for others that go in the same write; many small ones keep two machines busy.
 
     ``NOW``: not at all, it is the only one. ``SOON``: for those of this turn of the event loop.
-    ``LATER``: for those of the next few turns.
+    ``LATER``: for those of the next few turns. ``HELD``: until its sender says ``write_held``.
     """
 
     NOW = auto()
     SOON = auto()
     LATER = auto()
+    HELD = auto()
 
 
 class Sender:
@@ -42,9 +43,9 @@ class Sender:
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self._client: Client | None = None
+        self._client: DirectClient | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._kicking: asyncio.Handle | None = None
+        self._writing: asyncio.Handle | None = None
         self.shown = ""
         self.max_payload = 1 << 20
 
@@ -57,6 +58,8 @@ class Sender:
             PayloadTooLargeError: more than the server takes; it would cut the connection.
             ConnectionLostError: there is no server now.
         """
+        if self.publish_now(subject, data, reply, headers):
+            return
         client = self._sendable(subject, data, reply, headers)
         if self.guard.keyed:
             data = self._sealed(subject, data, reply, headers)
@@ -72,21 +75,7 @@ class Sender:
 
         Raises as ``publish``.
         """
-        client = self._sendable(subject, data, reply, headers)
-        if client.pending_data_size + len(data) > _AT_ONCE:
-            return False
-        if self.guard.keyed:
-            data = self._sealed(subject, data, reply, headers)
-        step = client.publish(subject, data, reply, headers)  # type: ignore[arg-type]
-        try:
-            # It waits for nothing while little is pending; a task for it would cost a turn of the loop.
-            step.send(None)
-        except StopIteration:
-            return True
-        except (NatsError, OSError) as error:
-            raise self._lost(error) from error
-        step.close()
-        return False
+        return self.post(subject, data, reply, header_block(headers) if headers else b"")
 
     def post(
         self, subject: str, data: Buffer, reply: str = "", block: bytes = b"", when: When = When.SOON
@@ -95,7 +84,7 @@ class Sender:
         client = self._sendable(subject, data, reply)
         seal = self.guard.seal(subject, (data,), reply, None, block) if self.guard.keyed else b""
         size = len(data) + len(block) + len(seal)
-        if client.pending_data_size + size > _AT_ONCE or size > self.max_payload + self.guard.overhead:
+        if client._pending_data_size + size > _AT_ONCE or size > self.max_payload + self.guard.overhead:
             return False
         if block:
             line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
@@ -104,27 +93,24 @@ class Sender:
             line = f"PUB {subject} {reply} {size}\r\n".encode()
             client._pending += (line + seal, data, _END)  # type: ignore[arg-type]
         client._pending_data_size += size + len(subject)
-        if when is When.LATER:
-            if self._kicking is None:
-                self._kicking = self._loop.call_soon(self._linger, _TURNS)
-        elif when is When.SOON or not write_pending(client):
-            self._kick()
+        if when is When.NOW:
+            self.write_held()
+        elif when is not When.HELD and self._writing is None:
+            self._writing = self._loop.call_soon(self._write, _TURNS if when is When.LATER else 0)
         return True
 
-    def _linger(self, turns: int) -> None:
+    def _write(self, turns: int) -> None:
         """Wait some turns of the loop, in each of which more may come; timers are too coarse in some loops."""
-        if turns:
-            self._kicking = self._loop.call_soon(self._linger, turns - 1)
-        else:
-            self._kick()
+        self._writing = self._loop.call_soon(self._write, turns - 1) if turns else None
+        if not turns:
+            self.write_held()
 
-    def _kick(self) -> None:
-        """Let nats-py write what is pending."""
-        if self._kicking is not None:
-            self._kicking.cancel()
-            self._kicking = None
+    def write_held(self) -> None:
+        """Write what is pending, unless so much is unsent that nats-py has to wait for it to leave."""
         client = self._client
-        if client is not None and client._flush_queue is not None and client._flush_queue.empty():
+        if client is None or not client._pending or write_pending(client):
+            return
+        if client._flush_queue is not None and client._flush_queue.empty():
             client._flush_queue.put_nowait(self._loop.create_future())
 
     async def send_pieces(
@@ -154,7 +140,7 @@ class Sender:
 
     def _sendable(
         self, subject: str, data: Buffer, reply: str, headers: Mapping[str, str] | None = None
-    ) -> Client:
+    ) -> DirectClient:
         """The client, if there is one and the server would take this message."""
         client = self._client
         if not subject or len(subject) + len(reply) > _MAX_SUBJECTS:
@@ -171,7 +157,7 @@ class Sender:
                 size=size,
                 limit=self.max_payload,
             )
-        if client is None:
+        if client is None or client.is_closed:
             raise ConnectionLostError(
                 f"There is no connection to the NATS server at {self.shown}.", url=self.shown
             )

@@ -14,7 +14,7 @@ from genro_nats.codec.signing import MAGIC, Flaw
 from genro_nats.transport.contexts import PULL
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import Headers
-from genro_nats.transport.transfer.cutter import Taker
+from genro_nats.transport.reader import Taker
 from genro_nats.transport.transfer.raw import take_whole
 
 __all__ = ["Message", "Subscription"]
@@ -66,6 +66,15 @@ class Subscription:
     async def receive(self, msg: Msg) -> None:
         """nats-py's way to hand a message on."""
         self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
+
+    def came(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """A message as it came over the wire."""
+        try:
+            named = subject.decode(), reply.decode()
+        except UnicodeDecodeError:
+            log.warning("a message whose subjects are not UTF-8 was dropped")
+            return
+        self.hand_on(*named, data, Headers(headers) if headers else None)
 
     def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
         """Call the handler, with what is verified; whatever it raises must not end the subscription."""

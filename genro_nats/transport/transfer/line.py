@@ -16,9 +16,9 @@ from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.nats import Connection, Message, Subscription
+from genro_nats.transport.reader import Feed, Taker
 from genro_nats.transport.subjects import bulk_inbox
 from genro_nats.transport.transfer.credit import chunk_size
-from genro_nats.transport.transfer.cutter import Feed, Taker
 from genro_nats.transport.transfer.sealed import Unsealing
 
 __all__ = ["Line"]

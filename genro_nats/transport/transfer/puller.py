@@ -12,8 +12,8 @@ from genro_nats.codec.reference import Reference
 from genro_nats.codec.signing import Flaw
 from genro_nats.errors import ConnectionLostError, DecodeError, ExecutorError, TransportError
 from genro_nats.transport.denials import Denied
+from genro_nats.transport.reader import Feed
 from genro_nats.transport.transfer.credit import GIVE_UP, Step, Window
-from genro_nats.transport.transfer.cutter import Feed
 from genro_nats.transport.transfer.line import Line
 from genro_nats.transport.transfer.owner import GRANT, PULL
 

@@ -1,37 +1,34 @@
-"""Large messages in and out of nats-py's connection without its copies.
+"""Messages in and out of nats-py's connection without its tasks and copies.
 
-Over TCP and TLS a message is written piece by piece to the connection's own
-transport, and chosen subscriptions are read by a ``Cutter``. Over WebSockets
-messages take nats-py's usual way; callers need not know which it is.
+Over TCP and TLS they are written to the connection's own transport, large ones
+piece by piece, and read by a ``Reader``. Over WebSockets they take nats-py's
+usual way; callers need not know which it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from genro_nats.codec.frame import Buffer, size
-from genro_nats.transport.transfer.cutter import HEAD, Cutter, Taker
+from genro_nats.transport.reader import HEAD, Reader, Taker
 
-__all__ = ["cut", "send", "take_whole", "write_pending"]
+__all__ = ["read_directly", "send", "take_whole", "write_pending"]
+
+_FULL: Final = 1 << 20  # bytes that wait in the transport from which on nats-py writes, which waits for it
 
 
-def cut(client: Client, number: int, taker: Taker, extra: int) -> None:
-    """From now on the messages of a subscription go to ``taker``, where the connection allows it.
-
-    ``extra``: bytes that stand before each payload, to be shown at once too.
-    """
+def read_directly(client: Client) -> Reader | None:
+    """Read a connection that has no subscriptions yet by a ``Reader``; None: it does not allow that."""
     writer = _writer(client)
     if writer is None:
-        return
-    present = writer.transport.get_protocol()
-    if isinstance(present, Cutter):
-        present.takers[number] = taker
-    elif not client._ps.buf:  # else nats-py is amid a line, and has to read on
-        writer.transport.set_protocol(Cutter(writer.transport, present, {number: taker}, HEAD + extra))
+        return None
+    reader = Reader(writer.transport, writer.transport.get_protocol())
+    writer.transport.set_protocol(reader)
+    return reader
 
 
 def take_whole(data: Buffer, taker: Taker, extra: int) -> None:
@@ -72,13 +69,19 @@ async def send(
 
 
 def write_pending(client: Client) -> bool:
-    """Write what nats-py has pending, without a turn of the loop in which its flusher would; False: it can't be."""
+    """Write what nats-py has pending, without a turn of the loop in which its flusher would.
+
+    False: it can't be, or much is unsent, and the flusher, which waits, has to.
+    """
     writer = _writer(client)
-    if writer is None or writer.transport.is_closing():
+    if writer is None:
+        return False
+    transport = writer.transport
+    if transport.is_closing() or transport.get_write_buffer_size() > _FULL:
         return False
     pending, client._pending = client._pending, []
     client._pending_data_size = 0
-    writer.transport.writelines(pending)
+    transport.writelines(pending)
     return True
 
 

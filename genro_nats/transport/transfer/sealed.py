@@ -8,7 +8,7 @@ from typing import Final
 from genro_nats.codec.frame import HEADER_SIZE, FrameKind, peek
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Opening
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.transfer.cutter import Feed, Taker
+from genro_nats.transport.reader import Feed, Taker
 
 __all__ = ["Unsealing"]
 
