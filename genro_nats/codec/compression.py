@@ -26,11 +26,12 @@ from genro_nats.codec.blob import Blob, content_of, start
 from genro_nats.codec.frame import MAX_BUFFERS, Buffer, Flag, Frame, size
 from genro_nats.errors import CodecError, ConfigurationError, DecodeError, PayloadTooLargeError
 
-__all__ = ["ACCEPTS", "Algorithm", "accepted", "expand", "press", "require"]
+__all__ = ["ACCEPTING", "ACCEPTS", "Algorithm", "accepted", "expand", "press", "require"]
 
 Algorithm = Literal["zstd", "lz4"]
 
 ACCEPTS: Final[dict[str, int]] = {"zstd": Flag.ACCEPT_ZSTD, "lz4": Flag.ACCEPT_LZ4}
+ACCEPTING: Final = sum(ACCEPTS.values())
 MAX_RAW: Final = 4 << 30  # bytes, where nobody states another limit
 LEAST: Final = 16 * 1024  # bytes from which on compression is tried
 _NUMBERS: Final = {"zstd": 1, "lz4": 2}

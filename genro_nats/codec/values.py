@@ -27,13 +27,19 @@ _BULK: Final = (bytes, bytearray)
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # nothing in them needs a second look
 
 
+def _is_plain(value: Any) -> bool:
+    """Can it be pickled without a second look?"""
+    kind = type(value)
+    return kind in _PLAIN or (kind is bytes and len(value) < OUT_OF_BAND)
+
+
 def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
     """The pickle of a value, and the buffers it leaves out.
 
     Raises:
         CodecError: the value can't be pickled; the text says which type and why.
     """
-    if type(value) in _PLAIN:
+    if _is_plain(value):
         return pickle.dumps(value, 5), []
     buffers: list[Buffer] = []
 
@@ -141,7 +147,7 @@ def dumps_call(
     Raises:
         CodecError: something among them can't be pickled.
     """
-    if not kwargs and not carried and all(map(_PLAIN.__contains__, map(type, args))):
+    if not kwargs and not carried and all(map(_is_plain, args)):
         return pickle.dumps((args, kwargs), 5), []
     if kwargs:
         kwargs = {name: lift(value) for name, value in kwargs.items()}

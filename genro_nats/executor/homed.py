@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import weakref
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -49,18 +49,23 @@ class HomedExecutor(Pool):
 
     # -- calls --------------------------------------------------------------
 
-    async def _run(self, call: Call) -> Any:
+    def _run(self, call: Call) -> Coroutine[Any, Any, Any]:
         home = self._home
-        if home is None or not home.ready or not runs_in(home.loop):
-            if self._stays_here():
-                return await self._run_here(call)
-            begun = perf_counter()
-            home = await within_deadline(call, self._settle)
-            shorten(call, begun)
-            if not home.here:
-                post_progress(call)
-                return await home.relay(home.engine.run, call)
-        return await home.engine.run(call)
+        if home is not None and home.ready and runs_in(home.loop):
+            return home.engine.run(call)
+        return self._run_elsewhere(call)
+
+    async def _run_elsewhere(self, call: Call) -> Any:
+        """Run a call where there is no engine yet, or made in another place than it lives in."""
+        if self._stays_here():
+            return await self._run_here(call)
+        begun = perf_counter()
+        home = await within_deadline(call, self._settle)
+        shorten(call, begun)
+        if home.here:
+            return await home.engine.run(call)
+        post_progress(call)
+        return await home.relay(home.engine.run, call)
 
     async def _source(self, call: Call) -> StreamSource:
         if self._stays_here():

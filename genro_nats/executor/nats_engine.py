@@ -37,7 +37,7 @@ from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.nats_replies import Replies
 from genro_nats.executor.nats_silence import SILENCE, Silence
 from genro_nats.executor.nats_tasks.backend import NatsTasks
-from genro_nats.executor.pressing import PressingEncoder
+from genro_nats.executor.pressing import make_encoder
 from genro_nats.executor.wire import load_reply
 from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
@@ -56,6 +56,7 @@ __all__ = ["NatsEngine"]
 _PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _GAP: Final = 5.0  # seconds in which a fleet that refused a call may have nobody: it is being replaced
+_BARE: Final = 4  # chunks of a call without buffers at most: all of them bytes
 _FEW: Final = 2  # calls in hand up to which each is written at once; more go together
 _LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
@@ -71,7 +72,7 @@ class NatsEngine:
         self._subjects = pool_subjects(options.prefix, options.subject)
         self._fail_fast = options.overload == "fail"
         self._functions = FunctionStore(options.function_cache)
-        self._encoder = PressingEncoder(
+        self._encoder = make_encoder(
             options.compression, options.codec, name, store=self._functions, by=options.by
         )
         self._pending: dict[bytes, Pending] = {}
@@ -183,7 +184,7 @@ class NatsEngine:
         name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         if function is not None:
             self._check_size(name, function.size)
-        pending = Pending(call, parts, self._loop.time(), items)
+        pending = Pending(call, parts, self._loop.time(), self._loop.create_future(), items)
         pending.function = function
         self._fill(pending, name)
         self._pending[call.id] = pending
@@ -195,8 +196,8 @@ class NatsEngine:
     def _fill(self, pending: Pending, name: bytes = b"") -> None:
         """Make the message to be published: the call, or where it can be pulled."""
         parts = pending.parts
-        length = sum(map(size, parts))
-        if length <= min(self._options.inline_limit, self._connection.max_payload):
+        length = sum(map(size if len(parts) > _BARE else len, parts))
+        if length <= self._options.inline_limit and length <= self._connection.max_payload:
             pending.data, pending.parts = b"".join(parts), ()
             return
         self._check_size(name, length)

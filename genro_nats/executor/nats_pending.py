@@ -38,7 +38,14 @@ class Pending:
         "worker",
     )
 
-    def __init__(self, call: Call, parts: Sequence[Buffer], now: float, items: ItemBuffer | None) -> None:
+    def __init__(
+        self,
+        call: Call,
+        parts: Sequence[Buffer],
+        now: float,
+        outcome: asyncio.Future[Frame],
+        items: ItemBuffer | None,
+    ) -> None:
         self.call = call
         self.parts = parts
         self.data = b""
@@ -47,7 +54,7 @@ class Pending:
         self.function: FunctionBlob | None = None  # held as long as a worker may ask for it
         self.heard = now
         self.items = items
-        self.outcome: asyncio.Future[Frame] = asyncio.get_running_loop().create_future()
+        self.outcome = outcome
         self.retries = 0
         self.refused = False
         self.losses = 0  # workers lost before they had its arguments

@@ -122,10 +122,7 @@ class Replies:
         if frame.flags & Flag.REFERRED:
             pending.pulling = self._loop.create_task(self._pull(pending, frame, pending.worker))
             return
-        try:
-            expand(frame, self._limit)
-        except ExecutorError as error:
-            self._broken(pending, error)
+        if frame.flags & Flag.COMPRESSED and not self._expanded(pending, frame):
             return
         if frame.kind in _OUTCOMES:
             pending.outcome.set_result(frame)
@@ -133,6 +130,14 @@ class Replies:
             pending.items.put(frame)
         elif frame.kind == FrameKind.PROGRESS:
             tell_progress(pending.call.on_progress, frame, self._codecs)
+
+    def _expanded(self, pending: Pending, frame: Frame) -> bool:
+        try:
+            expand(frame, self._limit)
+        except ExecutorError as error:
+            self._broken(pending, error)
+            return False
+        return True
 
     async def _pull(self, pending: Pending, announced: Frame, worker: str) -> None:
         """Pull what a frame refers to, and go on with that in its place."""

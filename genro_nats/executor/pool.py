@@ -9,19 +9,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genro_nats.codec.functions import stable_name
 from genro_nats.executor.admission import closed_error
+from genro_nats.executor.pool_calls import PoolCalls
 from genro_nats.message import Call, CallOptions, running_call
 from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.options import TaskOptions
 from genro_nats.tasks.request import TaskRequest
-
-if TYPE_CHECKING:
-    pass
-
-from genro_nats.executor.pool_calls import PoolCalls
 
 __all__ = ["Pool"]
 

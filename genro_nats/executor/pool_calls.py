@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from genro_nats.codec.functions import label, unwrap
 from genro_nats.errors import CallTimeoutError, ExecutorError, ExecutorOverloadError
@@ -21,13 +21,9 @@ from genro_nats.executor.local_run import (
     is_generator,
     run_inline_blocking,
 )
+from genro_nats.executor.pool_life import PoolLife
 from genro_nats.executor.stream import Stream
 from genro_nats.message import Call, CallContext, CallOptions, running_call
-
-if TYPE_CHECKING:
-    pass
-
-from genro_nats.executor.pool_life import PoolLife
 
 __all__ = ["PoolCalls", "shorten"]
 
@@ -52,7 +48,10 @@ class PoolCalls(PoolLife):
         self._refuse_generator(call)
         if context is not None and self._is_inside(context):
             return await self._run_nested(call)
-        await self._admit(call)
+        waiter = self._take()
+        if waiter is not None:
+            await self._wait(call, waiter)
+        self._ledger.begin()
         return await self._booked(call)
 
     async def _booked(self, call: Call) -> Any:
@@ -138,7 +137,10 @@ class PoolCalls(PoolLife):
         call = self._called(function, args, kwargs, options, context)
         if context is not None and self._is_inside(context):
             return InlineSource(call, self.address)
-        await self._admit(call)
+        waiter = self._take()
+        if waiter is not None:
+            await self._wait(call, waiter)
+        self._ledger.begin()
         try:
             source = await self._source_here(call) if self._bypassed else await self._source(call)
         except BaseException as error:
@@ -189,19 +191,16 @@ class PoolCalls(PoolLife):
             self._ledger.reject()
             raise
 
-    async def _admit(self, call: Call) -> None:
-        """Take a slot, within the call's deadline."""
-        waiter = self._take()
-        if waiter is not None:
-            begun = perf_counter()
-            try:
-                await within_deadline(call, self._slots.wait, waiter)
-            except CallTimeoutError as error:
-                self._ledger.begin()
-                self._ledger.fail(error)
-                raise
-            shorten(call, begun)
-        self._ledger.begin()
+    async def _wait(self, call: Call, waiter: Waiter) -> None:
+        """Wait for a slot, within the call's deadline."""
+        begun = perf_counter()
+        try:
+            await within_deadline(call, self._slots.wait, waiter)
+        except CallTimeoutError as error:
+            self._ledger.begin()
+            self._ledger.fail(error)
+            raise
+        shorten(call, begun)
 
 
 def shorten(call: Call, begun: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from genro_nats.codec import values
@@ -20,12 +20,8 @@ from genro_nats.message import Call, ProgressUpdate, TaskRun
 __all__ = ["CallEncoder", "Encoded", "load_progress", "load_reply", "load_value", "pack"]
 
 
-class Encoded(NamedTuple):
-    """The function's name, the call frame's chunks, and the function itself where it travels apart."""
-
-    name: bytes
-    parts: list[Buffer]
-    function: FunctionBlob | None
+# The function's name, the call frame's chunks, and the function itself where it travels apart.
+Encoded = tuple[bytes, list[Buffer], FunctionBlob | None]
 
 
 class CallEncoder:
@@ -84,7 +80,7 @@ class CallEncoder:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
         frame, function = self._framed(call, seconds, flags)
-        return Encoded(frame.name, chunks(frame), function)
+        return frame.name, chunks(frame), function
 
     def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
         """The call as a frame with all it needs, its function included. Raises as ``encode``."""
@@ -202,7 +198,7 @@ def load_value(frame: Frame, codecs: Codecs) -> Any:
 def load_reply(frame: Frame, codecs: Codecs) -> Any:
     """The value of a reply frame; raises what an error frame holds."""
     if frame.kind == FrameKind.REPLY:
-        return load_value(frame, codecs)
+        return codecs.loads(frame.flags, frame.body, frame.buffers)
     raise codecs.load_error(frame.flags, frame.body)
 
 

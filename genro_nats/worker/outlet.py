@@ -38,15 +38,14 @@ class Outlet:
         self._opening: asyncio.Task[None] | None = None
         self.retention = Retention(on_drop=self._transfer.owner.drop)
 
-    def check(self, what: str, frame: Buffer) -> None:
-        """Raises PayloadTooLargeError for a frame over ``max_payload_size``; ``what`` names it."""
-        if len(frame) > self._size_limit:
-            raise PayloadTooLargeError(
-                f"The result of {what} takes {len(frame):,} bytes; "
-                f"the worker sends {self._size_limit:,} (max_payload_size).",
-                size=len(frame),
-                limit=self._size_limit,
-            )
+    def too_large(self, name: bytes, frame: Buffer) -> PayloadTooLargeError:
+        """The error of a frame over ``max_payload_size``; ``name``: of the function it comes from."""
+        return PayloadTooLargeError(
+            f"The result of {name.decode(errors='replace')} takes {len(frame):,} bytes; "
+            f"the worker sends {self._size_limit:,} (max_payload_size).",
+            size=len(frame),
+            limit=self._size_limit,
+        )
 
     def item(self, id: bytes, caller: str, reply: str, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""

@@ -37,7 +37,7 @@ class RemoteWork(Movable):
         self.service = service
         self.flags = head.flags
         self.reply = message.reply
-        self.caller = message.reply.rpartition(".")[0]
+        self.caller = message.reply[:-33]  # without the call's id in hex
         self.came = now
         self.hops = head.hops
         self.urgent = bool(head.flags & Flag.NO_QUEUE)

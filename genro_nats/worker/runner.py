@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.by_value import FIELD_SIZE, digest_in, opened_inline
 from genro_nats.codec.codecs import codec_of, refusal
-from genro_nats.codec.compression import MAX_RAW, accepted, expand, press
+from genro_nats.codec.compression import ACCEPTING, MAX_RAW, accepted, expand, press
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
 from genro_nats.codec.functions import FunctionCache, find_object, label
 from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, NotAllowedError, Retry
@@ -58,7 +58,8 @@ def open_call(frame: Frame, cache: FunctionCache, limit: int = MAX_RAW) -> Opene
     codecs, flags = cache.codecs, frame.flags
     if cache.strict and (refused := refusal(flags)) is not None:
         raise refused
-    expand(frame, limit)
+    if flags & Flag.COMPRESSED:
+        expand(frame, limit)
     buffers = frame.buffers
     field = None
     if frame.flags & Flag.BY_VALUE:
@@ -104,7 +105,6 @@ def describe(
     look: Callable[[], object] | None = None,
 ) -> CallContext:
     """What ``current_call()`` shows while this frame's call runs; ``look``: hear of a cancel. Raises DecodeError."""
-    facts = _facts(frame)
     call_id, flags = frame.id, frame.flags
     listener = keep = None
     if frame.flags & Flag.PROGRESS:
@@ -117,6 +117,18 @@ def describe(
         def keep(value: Any) -> None:
             send(_checkpoint_frame(call_id, value, flags))
 
+    if not frame.meta:
+        return CallContext(
+            call_id.hex(),
+            pool=pool,
+            address=address,
+            function=frame.name.decode(errors="replace"),
+            seconds=frame.seconds,
+            on_progress=listener,
+            on_checkpoint=keep,
+            look=look,
+        )
+    facts = _facts(frame)
     return CallContext(
         str(facts.get("id", "")) or call_id.hex(),
         trace_id=str(facts.get("trace", "")),
@@ -161,6 +173,8 @@ def enter(call: CallContext, opened: Opened) -> Context:
     context = copy_context()
     context.run(running_call.set, call)
     call.checkpointed = opened.checkpointed
+    if not opened.carried:
+        return context
     try:
         pairs = [(str(name), value) for name, value in opened.carried]
     except (TypeError, ValueError) as error:
@@ -191,7 +205,9 @@ def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> lis
     seconds = time.monotonic() - started
     flags |= codec.flag
     reply = Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags)
-    return chunks(press(reply, accepted(frame.flags)))
+    if frame.flags & ACCEPTING:
+        press(reply, accepted(frame.flags))
+    return chunks(reply)
 
 
 def item_frame(frame: Frame, value: Any) -> list[Buffer]:

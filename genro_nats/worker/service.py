@@ -19,6 +19,7 @@ from genro_nats.codec.frame import (
     Flag,
     Frame,
     FrameKind,
+    Head,
     check,
     encode,
     name_of,
@@ -31,7 +32,6 @@ from genro_nats.errors import (
     ConnectionLostError,
     DecodeError,
     ExecutorError,
-    PayloadTooLargeError,
     WorkerLostError,
 )
 from genro_nats.events import Events
@@ -39,7 +39,7 @@ from genro_nats.executor.children.pool import ChildPool
 from genro_nats.executor.process_engine import pool_plan
 from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.outbox import Outbox
-from genro_nats.transport.subjects import QUEUE_GROUP, is_caller, pool_subjects
+from genro_nats.transport.subjects import QUEUE_GROUP, caller_inbox, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.balance.balance import Balance
 from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
@@ -57,6 +57,8 @@ __all__ = ["PoolService"]
 
 log: Final = logging.getLogger("genro_nats.worker")
 
+_UNKNOWN: Final = ~KNOWN_FLAGS
+_REFUSE: Final = Fate.REFUSE
 BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _START_RETRIES: Final = 3
 
@@ -86,7 +88,7 @@ class PoolService:
         self._max_calls, self._max_bytes = options.max_backlog, options.max_backlog_size
         self._outlet = Outlet(connection, outbox, transfer, options)
         self._events = events
-        self._prefix = options.prefix
+        self._callers = caller_inbox(options.prefix, "")[:-1]  # what the reply subjects of calls begin with
         self._subjects = pool_subjects(options.prefix, options.subject)
         plan = pool_plan(
             options,
@@ -226,18 +228,7 @@ class PoolService:
     def called(self, message: Message, came: float | None = None) -> None:
         """A call from its caller; or from another worker, to which it ``came`` at that event loop time."""
         try:
-            head = check(message.data)
-            if head.kind != FrameKind.CALL:
-                raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
-            if head.flags & ~KNOWN_FLAGS:
-                raise unknown_flags(head)
-            if isnan(head.seconds):
-                raise DecodeError("A call whose time left is not a number.", id=head.id)
-            if not is_caller(self._prefix, message.reply):
-                raise DecodeError("A call whose reply subject is no caller's.", id=head.id)
-            if message.reply.rpartition(".")[2] != head.id.hex():
-                raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
-            self.trust.require(head.flags)
+            head = self._head(message)
             reference = needed = None
             if head.flags & Flag.REFERRED:
                 reference = reference_in(message.data, self._size_limit)
@@ -250,11 +241,9 @@ class PoolService:
             return
         self.counts["calls"] += 1
         size = reference.size if reference is not None else len(message.data)
-        urgent = bool(head.flags & Flag.NO_QUEUE)
-        taken = self._bytes + self._transfer.owner.size
-        fits = room_for(size, taken, self._max_bytes)
-        what = fate(held=len(self._works), limit=self._max_calls, fits=fits, may_queue=not urgent)
-        if what is Fate.REFUSE:
+        fits = room_for(size, self._bytes + self._transfer.owner.size, self._max_bytes)
+        may_queue = not head.flags & Flag.NO_QUEUE
+        if fate(held=len(self._works), limit=self._max_calls, fits=fits, may_queue=may_queue) is _REFUSE:
             self.refuse(message.reply, head.id, head.flags & Flag.NO_QUEUE)
             return
         work = RemoteWork(self, message, head, self._loop.time(), size)
@@ -266,6 +255,23 @@ class PoolService:
             work.function = self._functions.get(needed.digest)
         work.large = reference is not None
         self._begin(work, lacking=needed is not None and work.function is None)
+
+    def _head(self, message: Message) -> Head:
+        """The header of a call. Raises CodecError for what is none, or none for this worker."""
+        head = check(message.data)
+        if head.kind != FrameKind.CALL:
+            raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
+        if head.flags & _UNKNOWN:
+            raise unknown_flags(head)
+        if isnan(head.seconds):
+            raise DecodeError("A call whose time left is not a number.", id=head.id)
+        if not message.reply.startswith(self._callers):
+            raise DecodeError("A call whose reply subject is no caller's.", id=head.id)
+        if message.reply[-33:] != "." + head.id.hex():
+            raise DecodeError("A call whose reply subject does not end in its id.", id=head.id)
+        if self.trust.strict:
+            self.trust.require(head.flags)
+        return head
 
     def _begin(self, work: RemoteWork, lacking: bool) -> None:
         """Run a call, or get first what it lacks; a large one may wait for who is to have its arguments."""
@@ -321,7 +327,7 @@ class PoolService:
         """Answer what is no call; the id in its reply subject tells the caller which."""
         self.counts["rejected"] += 1
         self._events("call.rejected", subject=message.subject, bytes=len(message.data), error=str(error))
-        if not is_caller(self._prefix, message.reply):
+        if not message.reply.startswith(self._callers):
             return  # our answer, sealed with our key, might be a wish there
         try:
             id = bytes.fromhex(message.reply.rpartition(".")[2])
@@ -337,19 +343,15 @@ class PoolService:
 
     def post(self, work: RemoteWork, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""
-        try:
-            self._outlet.check(work.key.decode(errors="replace"), frame)
-        except PayloadTooLargeError as error:
-            self.children.cancel(work, error)
+        if len(frame) > self._size_limit:
+            self.children.cancel(work, self._outlet.too_large(work.key, frame))
             return
         self._outlet.item(work.id, work.caller, work.reply, frame)
 
     def answer(self, work: RemoteWork, frame: Buffer) -> None:
         """Send a call's outcome, and keep it until the caller has it."""
-        try:
-            self._outlet.check(work.key.decode(errors="replace"), frame)
-        except PayloadTooLargeError as error:
-            frame = error_frame(work.id, error, work.flags)
+        if len(frame) > self._size_limit:
+            frame = error_frame(work.id, self._outlet.too_large(work.key, frame), work.flags)
         if frame[3] == FrameKind.REPLY:
             self.counts["completed"] += 1
         else:

@@ -19,14 +19,14 @@ _REASONS: Final = frozenset({"pickle", "by_value", "by_digest", "function", "con
 
 
 class Trust:
-    """The refusals of one pool. ``only_registered``: the option of that name.
+    """The refusals of one pool. ``strict``: the option ``only_registered``.
 
     Raises:
         CodecError: it needs the data codec, which is not installed.
     """
 
     def __init__(self, only_registered: bool, events: Events) -> None:
-        self._only_registered = only_registered
+        self.strict = only_registered
         self._events = events
         if only_registered:
             require_data()
@@ -34,7 +34,7 @@ class Trust:
 
     def check(self, flags: int) -> NotAllowedError | None:
         """Why a call with these flags is not given to a child, if so; counted."""
-        found = refusal(flags) if self._only_registered else None
+        found = refusal(flags) if self.strict else None
         if found is not None:
             self._count(found.fields["reason"])
         return found
@@ -55,7 +55,7 @@ class Trust:
             reason = json.loads(bytes(frame[at : at + head.n_meta])).get("refused")
         except (ValueError, AttributeError):
             return  # raised by a function, not by the child
-        if self._only_registered and reason in _REASONS:
+        if self.strict and reason in _REASONS:
             self._count(reason)
 
     def _count(self, reason: str) -> None:
@@ -64,7 +64,7 @@ class Trust:
 
     def facts(self) -> dict[str, dict[str, int]]:
         """How often what was refused, for an operator; nothing where everything is taken."""
-        return {"not_allowed": dict(self.refused)} if self._only_registered else {}
+        return {"not_allowed": dict(self.refused)} if self.strict else {}
 
 
 def flags_in(data: Buffer) -> int:

@@ -45,11 +45,14 @@ class Fate(Enum):
     REFUSE = auto()  # its caller sends it again, or gives up if it must not queue
 
 
+_WAIT: Final = Fate.WAIT  # members of an enum are slow to look up
+
+
 def fate(*, held: int, limit: int, fits: bool, may_queue: bool) -> Fate:
     """``held``: calls that are here; ``fits``: there is memory for one more of its size."""
     if held >= limit or not fits:
         return Fate.REFUSE
-    return Fate.WAIT if may_queue else Fate.HURRY
+    return _WAIT if may_queue else Fate.HURRY
 
 
 def may_move(hops: int) -> bool:
