@@ -54,9 +54,10 @@ class Window:
         if bucket is None:
             bucket = self._buckets[time // self._width] = set()
             self._forget((now - self._span) // self._width)
-        if code in bucket:
-            return Flaw("replayed", "the same message came before: somebody recorded it and sent it again")
+        known = len(bucket)
         bucket.add(code)
+        if len(bucket) == known:
+            return Flaw("replayed", "the same message came before: somebody recorded it and sent it again")
         self._count += 1
         if self._count > self._most:
             self._forget(min(self._buckets) + 1)

@@ -21,6 +21,7 @@ import hashlib
 import hmac
 import os
 import re
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -35,6 +36,9 @@ _TIME: Final = 12
 _HEAD: Final = 20  # bytes before the HMAC, which covers them
 SEAL_SIZE: Final = 52
 _MIN_SECRET: Final = 32  # bytes
+_WHEN: Final = struct.Struct("!Q32s")  # time and HMAC
+_length: Final = struct.Struct("!I").pack
+_same: Final = hmac.compare_digest
 _BLOCK: Final = 64  # bytes of SHA-256
 _INNER: Final = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER: Final = bytes(byte ^ 0x5C for byte in range(256))
@@ -100,8 +104,8 @@ class Keyring:
         found = [_Key(_field(id), secret) for id, secret in keys]
         if not found:
             raise ConfigurationError(f"There is no key. A key is written as {_FORM}.")
-        self._keys = {key.field: key for key in found}
-        if len(self._keys) < len(found):
+        self._heads = {key.head: key for key in found}
+        if len(self._heads) < len(found):
             raise ConfigurationError("Two keys have the same id: each needs one of its own.")
         self._first = found[0]
 
@@ -128,14 +132,14 @@ class Keyring:
     @property
     def ids(self) -> tuple[str, ...]:
         """The ids of the keys, the sealing one first."""
-        return tuple(map(_shown, self._keys))
+        return tuple(_shown(key.field) for key in self._heads.values())
 
     def seal(self, context: bytes, pieces: Sequence[Buffer], now: int) -> bytes:
         """The seal of data given in pieces; ``now``: nanoseconds since the epoch."""
         key = self._first
         head = key.head + now.to_bytes(8, "big")
         inner, outer = key.begin(), key.finish()
-        inner.update(b"%b%b%b" % (len(context).to_bytes(4, "big"), context, head))
+        inner.update(_length(len(context)) + context + head)
         for piece in pieces:
             inner.update(piece)
         outer.update(inner.digest())
@@ -143,29 +147,25 @@ class Keyring:
 
     def verify(self, context: bytes, data: bytes) -> Verified | Flaw:
         """What is sealed in ``data``, if its seal is right for it and this context."""
-        key = self._keys.get(data[_KEY:_TIME]) if data[:_KEY] == MAGIC else None
+        key = self._heads.get(data[:_TIME])
         if key is None or len(data) < SEAL_SIZE:
             return self._unknown(data)
+        when, code = _WHEN.unpack_from(data, _TIME)
         sealed = data[SEAL_SIZE:]
         inner, outer = key.begin(), key.finish()
-        inner.update(b"%b%b%b" % (len(context).to_bytes(4, "big"), context, data[:_HEAD]))
+        inner.update(_length(len(context)) + context + data[:_HEAD])
         inner.update(sealed)
         outer.update(inner.digest())
-        code = data[_HEAD:SEAL_SIZE]
-        if not hmac.compare_digest(outer.digest(), code):
+        if not _same(outer.digest(), code):
             return _wrong(key.field)
-        return sealed, int.from_bytes(data[_TIME:_HEAD], "big"), code
+        return sealed, when, code
 
     def opening(self, context: bytes, start: bytes) -> Opening | Flaw:
         """Begin to verify a message that begins with ``start``; its data is to follow by ``update``."""
-        key = self._keys.get(start[_KEY:_TIME]) if start[:_KEY] == MAGIC else None
+        key = self._heads.get(start[:_TIME])
         if key is None or len(start) < SEAL_SIZE:
             return self._unknown(start)
-        return Opening(
-            key,
-            start[:SEAL_SIZE],
-            b"%b%b%b" % (len(context).to_bytes(4, "big"), context, start[:_HEAD]),
-        )
+        return Opening(key, start[:SEAL_SIZE], _length(len(context)) + context + start[:_HEAD])
 
     def _unknown(self, data: bytes) -> Flaw:
         if data[:_KEY] != MAGIC or len(data) < SEAL_SIZE:

@@ -52,6 +52,11 @@ class Contexts:
             return subject[start : subject.find(".", start)]
         return subject[:1] if subject.startswith("$") else ""
 
+    def is_plain(self, subject: str) -> bool:
+        """Is the context of what comes there, or to subjects that match it, subject and reply subject as they are?"""
+        room = self.room(subject)
+        return room != "" and room != PULL and room not in _SPECIAL
+
     def sent(self, subject: str, reply: str, headers: Mapping[str, str] | None, block: bytes) -> bytes | None:
         """Of a message that is about to be published; None: it is meant for the server, which signs nothing.
 

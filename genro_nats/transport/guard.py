@@ -84,13 +84,25 @@ class Guard:
             return b""  # the server's own word has no data, and what else claims to be one gets none
         if self._keys is None:
             return self._unkeyed(subject, data)
-        found = self._keys.verify(self._contexts.heard(subject, room, reply, headers), data)
+        context = self._contexts.heard(subject, room, reply, headers)
+        if room not in STORED:
+            return self.open_fresh(subject, context, data)
+        found = self._keys.verify(context, data)
+        return self.refused(subject, found) if isinstance(found, Flaw) else found[0]
+
+    def open_fresh(self, subject: str, context: bytes, data: bytes) -> bytes | Flaw:
+        """As ``open``, of a message without headers on a subject that ``Contexts.is_plain``, where there are keys."""
+        assert self._keys is not None
+        found = self._keys.verify(context, data)
         if isinstance(found, Flaw):
             return self.refused(subject, found)
         sealed, when, code = found
-        if room not in STORED and (flaw := self._window.take(when, code, time.time_ns())) is not None:
-            return self.refused(subject, flaw)
-        return sealed
+        flaw = self._window.take(when, code, time.time_ns())
+        return sealed if flaw is None else self.refused(subject, flaw)
+
+    def is_plain(self, subject: str) -> bool:
+        """As ``Contexts.is_plain``."""
+        return self._contexts.is_plain(subject)
 
     def open_stored(self, subject: str, data: bytes, headers: Mapping[str, str]) -> bytes | Flaw:
         """As ``open``, of a message as its stream holds it on ``subject``."""
