@@ -47,7 +47,7 @@ async def time_signed(server: EmbeddedServer, turns: int, calls: int) -> SignedF
         keys.write_text(new_key("bench") + "\n")
         sides = []
         for name, given in (("plain", {}), ("signed", {"key_file": str(keys)})):
-            options = {**pool_options(server, f"{_SUBJECT}.{name}"), **given, "max_workers": 1}
+            options = {**pool_options(server, f"{_SUBJECT}.{name}"), **given}
             stack.enter_context(Peer("genro_nats.bench.worker", {"options": options, "uvloop": has_uvloop()}))
             sides.append(await stack.enter_async_context(NatsExecutor(name, **options)))
         for pool in sides:

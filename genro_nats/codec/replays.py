@@ -26,6 +26,9 @@ class Window:
         self._width = max(1, self._span // _BUCKETS)
         self._most = most
         self._buckets: dict[int, set[bytes]] = {}
+        # The seals of a time from ``_begin`` to ``_end``, none of which is too old before ``_good``.
+        self._bucket: set[bytes] = set()
+        self._begin = self._end = self._good = 0
         self._count = 0
         self._floor = 0  # seals of an earlier time are forgotten, and so refused
 
@@ -48,12 +51,11 @@ class Window:
 
     def take(self, time: int, code: bytes, now: int) -> Flaw | None:
         """Remember a seal by its HMAC; what is wrong with it, if it came before or is too old."""
-        if not -self._span <= now - time <= self._span or time < self._floor:
-            return self.timely(time, now)
-        bucket = self._buckets.get(time // self._width)
-        if bucket is None:
-            bucket = self._buckets[time // self._width] = set()
-            self._forget((now - self._span) // self._width)
+        if not (self._begin <= time < self._end and now < self._good):
+            if not -self._span <= now - time <= self._span or time < self._floor:
+                return self.timely(time, now)
+            self._find(time, now)
+        bucket = self._bucket
         known = len(bucket)
         bucket.add(code)
         if len(bucket) == known:
@@ -63,8 +65,21 @@ class Window:
             self._forget(min(self._buckets) + 1)
         return None
 
+    def _find(self, time: int, now: int) -> None:
+        """The seals of about that time: looked for once for many of them."""
+        number = time // self._width
+        found = self._buckets.get(number)
+        if found is None:
+            found = self._buckets[number] = set()
+            self._forget((now - self._span) // self._width)
+        self._bucket = found
+        self._begin = max(number * self._width, self._floor, now - self._span)
+        self._end = min((number + 1) * self._width, now + self._span + 1)
+        self._good = number * self._width + self._span
+
     def _forget(self, first: int) -> None:
         """Drop what was sealed before the bucket ``first``."""
         for number in [number for number in self._buckets if number < first]:
             self._count -= len(self._buckets.pop(number))
         self._floor = max(self._floor, first * self._width)
+        self._begin = self._end = 0  # the present one may be among them

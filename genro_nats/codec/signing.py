@@ -145,20 +145,43 @@ class Keyring:
         outer.update(inner.digest())
         return head + outer.digest()
 
+    def seal_all(self, wanted: Sequence[tuple[bytes | None, Buffer]], now: int) -> list[bytes]:
+        """``seal`` for each context and data; where there is no context, none. No two have the same time."""
+        first, begin, finish = self._first.head, self._first.begin, self._first.finish
+        found = []
+        for context, data in wanted:
+            if context is None:
+                found.append(b"")
+                continue
+            head = first + now.to_bytes(8, "big")
+            now += 1
+            inner, outer = begin(), finish()
+            inner.update(_length(len(context)) + context + head)
+            inner.update(data)
+            outer.update(inner.digest())
+            found.append(head + outer.digest())
+        return found
+
     def verify(self, context: bytes, data: bytes) -> Verified | Flaw:
         """What is sealed in ``data``, if its seal is right for it and this context."""
-        key = self._heads.get(data[:_TIME])
-        if key is None or len(data) < SEAL_SIZE:
-            return self._unknown(data)
-        when, code = _WHEN.unpack_from(data, _TIME)
-        sealed = data[SEAL_SIZE:]
-        inner, outer = key.begin(), key.finish()
-        inner.update(_length(len(context)) + context + data[:_HEAD])
-        inner.update(sealed)
-        outer.update(inner.digest())
-        if not _same(outer.digest(), code):
-            return _wrong(key.field)
-        return sealed, when, code
+        return self.verify_all([(context, data)])[0]
+
+    def verify_all(self, came: Iterable[tuple[bytes, bytes]]) -> list[Verified | Flaw]:
+        """``verify`` for each context and data: in a row that is much faster than now and then."""
+        heads, found = self._heads, list[Verified | Flaw]()
+        for context, data in came:
+            key = heads.get(data[:_TIME])
+            if key is None or len(data) < SEAL_SIZE:
+                found.append(self._unknown(data))
+                continue
+            when, code = _WHEN.unpack_from(data, _TIME)
+            sealed = data[SEAL_SIZE:]
+            inner, outer = key.begin(), key.finish()
+            inner.update(_length(len(context)) + context + data[:_HEAD])
+            inner.update(sealed)
+            outer.update(inner.digest())
+            found.append((sealed, when, code) if _same(outer.digest(), code) else _wrong(key.field))
+        return found
 
     def opening(self, context: bytes, start: bytes) -> Opening | Flaw:
         """Begin to verify a message that begins with ``start``; its data is to follow by ``update``."""

@@ -90,7 +90,7 @@ class DirectClient(Client):
         if subscription is None:
             await super()._process_msg(sid, subject, reply, data, headers)
         else:
-            subscription.came(subject, reply, data, headers)
+            subscription.came([(subject, reply, data, headers)])
 
 
 async def close_client(client: Client, limit: float = _CLOSE_TIMEOUT) -> None:

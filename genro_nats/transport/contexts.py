@@ -43,7 +43,7 @@ class Contexts:
     def __init__(self, prefix: str) -> None:
         self._start = len(prefix) + 1
         self._prefix = prefix + "."
-        self._calls: dict[str, bytes] = {}  # by subject: how the contexts of a pool's calls begin
+        self.calls: dict[str, bytes] = {}  # by subject: how the contexts of a pool's calls begin
 
     def room(self, subject: str) -> str:
         """The word after the prefix; "$" where only the server speaks, "" for other subjects not of ours."""
@@ -62,13 +62,13 @@ class Contexts:
 
         ``block``: headers made before, instead of ``headers``.
         """
-        begun = self._calls.get(subject)
+        begun = self.calls.get(subject)
         if begun is not None:
             return begun + reply.encode()
         room = self.room(subject)
         if room not in _SPECIAL:
-            if room == "call" and len(self._calls) < _POOLS:
-                self._calls[subject] = f"{subject}\n".encode()
+            if room == "call" and len(self.calls) < _POOLS:
+                self.calls[subject] = f"{subject}\n".encode()
             return f"{subject}\n{reply}".encode()
         if room in SERVER:
             return None

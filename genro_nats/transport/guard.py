@@ -20,6 +20,7 @@ from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Keyring, Opening
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError
 from genro_nats.transport.contexts import SERVER, STORED, Contexts
+from genro_nats.transport.reader import Raw
 
 __all__ = ["KEY", "Guard", "has_keys", "make_guard"]
 
@@ -66,6 +67,16 @@ class Guard:
             return b""
         return self._keys.seal(context, pieces, time.time_ns())
 
+    def seal_all(self, messages: Sequence[tuple[str, Buffer, str, bytes]]) -> list[bytes]:
+        """``seal`` for each subject, data, reply subject and header block."""
+        assert self._keys is not None
+        sent, calls = self._contexts.sent, self._contexts.calls
+        wanted = [
+            (calls[subject] + reply.encode() if subject in calls else sent(subject, reply, None, block), data)
+            for subject, data, reply, block in messages
+        ]
+        return self._keys.seal_all(wanted, time.time_ns())
+
     # -- in -----------------------------------------------------------------
 
     def room(self, subject: str) -> str:
@@ -85,20 +96,35 @@ class Guard:
         if self._keys is None:
             return self._unkeyed(subject, data)
         context = self._contexts.heard(subject, room, reply, headers)
-        if room not in STORED:
-            return self.open_fresh(subject, context, data)
-        found = self._keys.verify(context, data)
-        return self.refused(subject, found) if isinstance(found, Flaw) else found[0]
-
-    def open_fresh(self, subject: str, context: bytes, data: bytes) -> bytes | Flaw:
-        """As ``open``, of a message without headers on a subject that ``Contexts.is_plain``, where there are keys."""
-        assert self._keys is not None
         found = self._keys.verify(context, data)
         if isinstance(found, Flaw):
             return self.refused(subject, found)
         sealed, when, code = found
-        flaw = self._window.take(when, code, time.time_ns())
-        return sealed if flaw is None else self.refused(subject, flaw)
+        if room not in STORED and (flaw := self._window.take(when, code, time.time_ns())) is not None:
+            return self.refused(subject, flaw)
+        return sealed
+
+    def open_fresh(self, messages: Sequence[Raw]) -> list[bytes | Flaw | None]:
+        """As ``open``, of messages on subjects that are plain, see ``Contexts``, where there are keys.
+
+        None: it has headers, and is to be opened by ``open``.
+        """
+        assert self._keys is not None
+        opened: list[bytes | Flaw | None] = []
+        now, take = time.time_ns(), self._window.take
+        found = self._keys.verify_all((subject + b"\n" + reply, data) for subject, reply, data, _ in messages)
+        for (subject, _, _, headers), one in zip(messages, found, strict=True):
+            if headers:
+                opened.append(None)
+                continue
+            flaw: Flaw | None
+            if isinstance(one, Flaw):
+                flaw, sealed = one, b""
+            else:
+                sealed, when, code = one
+                flaw = take(when, code, now)
+            opened.append(sealed if flaw is None else self.refused(subject.decode(errors="replace"), flaw))
+        return opened
 
     def is_plain(self, subject: str) -> bool:
         """As ``Contexts.is_plain``."""

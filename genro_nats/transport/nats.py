@@ -181,7 +181,7 @@ class Connection(Sender):
         if client.reader is None:
             return
         if subscription.taker is None:
-            client.reader.heard[b"%d" % number] = subscription.came
+            client.reader.heard[b"%d" % number] = subscription
         else:
             client.reader.takers[b"%d" % number] = subscription.taker
             client.reader.head = HEAD + self.guard.overhead
@@ -260,6 +260,7 @@ class Connection(Sender):
         for task in (self._returning, self.moving):
             if task is not None:
                 task.cancel()
+        self.write_held()
         client, self._client = self._client, None
         self.up.clear()
         if client is not None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
+from itertools import repeat
 from typing import Final
 
 from nats.errors import Error as NatsError
@@ -38,6 +39,11 @@ class When(Enum):
     HELD = auto()
 
 
+_NOW: Final = When.NOW  # members of an enum are slow to look up
+_LATER: Final = When.LATER
+_HELD: Final = When.HELD
+
+
 class Sender:
     """Publishes by the client that is there now; the sending half of a ``Connection``."""
 
@@ -46,6 +52,8 @@ class Sender:
         self._client: DirectClient | None = None
         self._loop: asyncio.AbstractEventLoop
         self._writing: asyncio.Handle | None = None
+        self._held: list[tuple[str, Buffer, str, bytes]] = []  # subject, data, reply subject, header block
+        self._held_size = 0
         self.shown = ""
         self.max_payload = 1 << 20
 
@@ -61,6 +69,7 @@ class Sender:
         if self.publish_now(subject, data, reply, headers):
             return
         client = self._sendable(subject, data, reply, headers)
+        self._stage(client)  # it was published before
         if self.guard.keyed:
             data = self._sealed(subject, data, reply, headers)
         try:
@@ -82,21 +91,15 @@ class Sender:
     ) -> bool:
         """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives."""
         client = self._sendable(subject, data, reply)
-        seal = self.guard.seal(subject, (data,), reply, None, block) if self.guard.keyed else b""
-        size = len(data) + len(block) + len(seal)
-        if client._pending_data_size + size > _AT_ONCE or size > self.max_payload + self.guard.overhead:
+        size = len(data) + len(block)
+        if client._pending_data_size + self._held_size + size > _AT_ONCE or size > self.max_payload:
             return False
-        if block:
-            line = f"HPUB {subject} {reply} {len(block)} {size}\r\n".encode()
-            client._pending += (line + block + seal, data, _END)  # type: ignore[arg-type]  # a bytearray does too
-        else:
-            line = f"PUB {subject} {reply} {size}\r\n".encode()
-            client._pending += (line + seal, data, _END)  # type: ignore[arg-type]
-        client._pending_data_size += size + len(subject)
-        if when is When.NOW:
+        self._held.append((subject, data, reply, block))
+        self._held_size += size + len(subject)
+        if when is _NOW:
             self.write_held()
-        elif when is not When.HELD and self._writing is None:
-            self._writing = self._loop.call_soon(self._write, _TURNS if when is When.LATER else 0)
+        elif when is not _HELD and self._writing is None:
+            self._writing = self._loop.call_soon(self._write, _TURNS if when is _LATER else 0)
         return True
 
     def _write(self, turns: int) -> None:
@@ -106,12 +109,31 @@ class Sender:
             self.write_held()
 
     def write_held(self) -> None:
-        """Write what is pending, unless so much is unsent that nats-py has to wait for it to leave."""
+        """Write what was posted, unless so much is unsent that nats-py has to wait for it to leave."""
         client = self._client
-        if client is None or not client._pending or write_pending(client):
+        if client is None:
+            self._held, self._held_size = [], 0
+            return
+        self._stage(client)
+        if not client._pending or write_pending(client):
             return
         if client._flush_queue is not None and client._flush_queue.empty():
             client._flush_queue.put_nowait(self._loop.create_future())
+
+    def _stage(self, client: DirectClient) -> None:
+        """Make what was posted ready to be written: one after the other that is faster than one now and then."""
+        held, self._held, self._held_size = self._held, [], 0
+        seals = self.guard.seal_all(held) if self.guard.keyed else repeat(b"")
+        pending, total = client._pending, 0
+        for (subject, data, reply, block), seal in zip(held, seals, strict=False):
+            start = block + seal
+            size = len(data) + len(start)
+            total += size + len(subject)
+            line = f"PUB {subject} {reply} {size}\r\n"
+            if block:
+                line = f"HPUB {subject} {reply} {len(block)} {size}\r\n"
+            pending += (line.encode() + start, data, _END)  # type: ignore[arg-type]  # a bytearray does too
+        client._pending_data_size += total
 
     async def send_pieces(
         self,
@@ -170,6 +192,7 @@ class Sender:
         """Wait until the server has all that was published (or is gone)."""
         client = self._client
         if client is not None:
+            self.write_held()
             # A cancelled flush would leave the client deaf, so it is never cancelled.
             await asyncio.sleep(0)
             with contextlib.suppress(NatsError, OSError, TimeoutError):

@@ -14,7 +14,7 @@ from genro_nats.codec.signing import MAGIC, Flaw
 from genro_nats.transport.contexts import PULL
 from genro_nats.transport.guard import Guard
 from genro_nats.transport.headers import Headers
-from genro_nats.transport.reader import Taker
+from genro_nats.transport.reader import Raw, Taker
 from genro_nats.transport.transfer.raw import take_whole
 
 __all__ = ["Message", "Subscription"]
@@ -66,57 +66,70 @@ class Subscription:
 
     async def receive(self, msg: Msg) -> None:
         """nats-py's way to hand a message on."""
-        self.hand_on(msg.subject, msg.reply, msg.data, msg.headers)
+        message = self._read(msg.subject, msg.reply, msg.data, msg.headers)
+        if message is not None:
+            self.hand_on(message)
 
-    def came(self, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        """A message as it came over the wire."""
+    def came(self, messages: list[Raw]) -> None:
+        """Messages as they came over the wire: verified first, then handed on."""
+        found = self._opened(messages) if self._plain else [*map(self._decoded, messages)]
+        hand_on = self.hand_on
+        for message in found:
+            if message is not None:
+                hand_on(message)
+
+    def _opened(self, messages: list[Raw]) -> list[Message | None]:
+        found: list[Message | None] = []
+        for raw, opened in zip(messages, self._guard.open_fresh(messages), strict=True):
+            if isinstance(opened, bytes):
+                where, back, data, _ = raw  # verified, so they are what somebody of ours wrote
+                found.append(Message(where.decode(), back.decode(), opened, "", _NO_HEADERS, None, data))
+            else:
+                found.append(self._decoded(raw, opened))
+        return found
+
+    def _decoded(self, raw: Raw, flaw: Flaw | None = None) -> Message | None:
+        """``flaw``: what is wrong with it, where that has been looked at."""
+        subject, reply, data, headers = raw
         try:
-            named = subject.decode(), reply.decode()
+            where, back = subject.decode(), reply.decode()
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
-            return
-        if self._plain and not headers:
-            self._verify(*named, b"%b\n%b" % (subject, reply), data)
-        else:
-            self.hand_on(*named, data, Headers(headers) if headers else None)
+            return None
+        if flaw is not None:
+            return Message(where, back, data, "", _NO_HEADERS, flaw, data)
+        return self._read(where, back, data, Headers(headers) if headers else None)
 
-    def _verify(self, subject: str, reply: str, context: bytes, data: bytes) -> None:
-        """As ``hand_on``, for what comes very often; ``context``: as of ``Contexts.heard``."""
-        try:
-            opened = self._guard.open_fresh(subject, context, data)
-            if isinstance(opened, Flaw):
-                self._flawed(Message(subject, reply, data, "", _NO_HEADERS, opened, data))
-            else:
-                self.handler(Message(subject, reply, opened, "", _NO_HEADERS, None, data))
-        except Exception:
-            log.exception("a message on %s could not be handled", subject)
-
-    def _flawed(self, message: Message) -> None:
-        if self.flawed is not None:
-            self.flawed(message)
-
-    def hand_on(self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None) -> None:
-        """Call the handler, with what is verified; whatever it raises must not end the subscription."""
+    def _read(
+        self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None
+    ) -> Message | None:
         if headers is None:
             status, headers = "", _NO_HEADERS
         else:
             status = headers.status if isinstance(headers, Headers) else headers.get("Status", "")
-        try:
-            if self.taker is not None and not status:
-                take_whole(data, self.taker, self._guard.overhead)
-            elif self._guard.keyed or data[:4] == MAGIC:
-                self._verified(subject, reply, data, status, headers)
-            else:
-                self.handler(Message(subject, reply, data, status, headers))
-        except Exception:
-            log.exception("a message on %s could not be handled", subject)
-
-    def _verified(
-        self, subject: str, reply: str, data: bytes, status: str, headers: Mapping[str, str]
-    ) -> None:
+        if self.taker is not None and not status:
+            self._take(self.taker, data)
+            return None
+        if not self._guard.keyed and data[:4] != MAGIC:
+            return Message(subject, reply, data, status, headers)
         guard = self._guard
         opened = guard.open(self._room or guard.room(subject), subject, reply, data, status, headers)
-        if not isinstance(opened, Flaw):
-            self.handler(Message(subject, reply, opened, status, headers, None, data))
-        else:
-            self._flawed(Message(subject, reply, data, status, headers, opened, data))
+        if isinstance(opened, Flaw):
+            return Message(subject, reply, data, status, headers, opened, data)
+        return Message(subject, reply, opened, status, headers, None, data)
+
+    def _take(self, taker: Taker, data: bytes) -> None:
+        try:
+            take_whole(data, taker, self._guard.overhead)
+        except Exception:
+            log.exception("a message on %s could not be handled", self.subject)
+
+    def hand_on(self, message: Message) -> None:
+        """Call who hears it; whatever that raises must not end the subscription."""
+        try:
+            if message.flaw is None:
+                self.handler(message)
+            elif self.flawed is not None:
+                self.flawed(message)
+        except Exception:
+            log.exception("a message on %s could not be handled", message.subject)
