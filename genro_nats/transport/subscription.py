@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -72,33 +73,25 @@ class Subscription:
 
     def came(self, messages: list[Raw]) -> None:
         """Messages as they came over the wire: verified first, then handed on."""
-        found = self._opened(messages) if self._plain else [*map(self._decoded, messages)]
+        opened = self._guard.open_fresh(messages) if self._plain else repeat(None)
         hand_on = self.hand_on
-        for message in found:
+        for message in [*map(self._decoded, messages, opened)]:
             if message is not None:
                 hand_on(message)
 
-    def _opened(self, messages: list[Raw]) -> list[Message | None]:
-        found: list[Message | None] = []
-        for raw, opened in zip(messages, self._guard.open_fresh(messages), strict=True):
-            if isinstance(opened, bytes):
-                where, back, data, _ = raw  # verified, so they are what somebody of ours wrote
-                found.append(Message(where.decode(), back.decode(), opened, "", _NO_HEADERS, None, data))
-            else:
-                found.append(self._decoded(raw, opened))
-        return found
-
-    def _decoded(self, raw: Raw, flaw: Flaw | None = None) -> Message | None:
-        """``flaw``: what is wrong with it, where that has been looked at."""
+    def _decoded(self, raw: Raw, opened: bytes | Flaw | None = None) -> Message | None:
+        """``opened``: what is sealed in it, or what is wrong with it, where that has been looked at."""
         subject, reply, data, headers = raw
         try:
             where, back = subject.decode(), reply.decode()
         except UnicodeDecodeError:
             log.warning("a message whose subjects are not UTF-8 was dropped")
             return None
-        if flaw is not None:
-            return Message(where, back, data, "", _NO_HEADERS, flaw, data)
-        return self._read(where, back, data, Headers(headers) if headers else None)
+        if opened is None:
+            return self._read(where, back, data, Headers(headers) if headers else None)
+        if isinstance(opened, bytes):
+            return Message(where, back, opened, "", _NO_HEADERS, None, data)
+        return Message(where, back, data, "", _NO_HEADERS, opened, data)
 
     def _read(
         self, subject: str, reply: str, data: bytes, headers: Mapping[str, str] | None

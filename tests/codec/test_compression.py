@@ -19,7 +19,7 @@ from genro_nats.codec import values
 from genro_nats.codec.compression import ACCEPTS, LEAST, accepted, expand, press, require
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode, encode
 from genro_nats.errors import CodecError, ConfigurationError, DecodeError, PayloadTooLargeError
-from genro_nats.executor.pressing import PressingEncoder
+from genro_nats.executor.pressing import PressingEncoder, make_encoder
 from genro_nats.message import Call
 
 ALGORITHMS = ["zstd", "lz4"]
@@ -249,10 +249,10 @@ def test_without_the_extra_it_is_named(algorithm: str, monkeypatch: pytest.Monke
 
 
 def test_a_call_says_what_its_answers_may_be(algorithm: str) -> None:
-    frame = PressingEncoder(algorithm).frame(Call(builtins.len, (b"x" * 70_000,), {}), 1.0)
+    frame = make_encoder(algorithm, "pickle", "p").frame(Call(builtins.len, (b"x" * 70_000,), {}), 1.0)
     assert frame.flags & Flag.COMPRESSED
     assert accepted(frame.flags) == algorithm
     assert accepted(0) is None
-    assert not PressingEncoder(None).frame(Call(builtins.len, (b"x" * 70_000,), {}), 1.0).flags
+    assert not make_encoder(None, "pickle", "p").frame(Call(builtins.len, (b"x" * 70_000,), {}), 1.0).flags
     args, _ = values.loads(expand(frame).body, frame.buffers)
     assert args == (b"x" * 70_000,)

@@ -65,7 +65,7 @@ class Peer:
         if cover.kind == FrameKind.REFUSED:
             self.given += [(cover, call) for call in calls]
 
-    async def say(self, receiver: str, kind: FrameKind, count: float) -> None:
+    async def say(self, receiver: str, kind: int, count: float) -> None:
         body = struct.pack("!d", 5.0) if kind == FrameKind.WAITING and count > 0 else b""
         data = encode(Frame(kind, seconds=count, body=body))
         await self.connection.publish(receiver, data, self.address)

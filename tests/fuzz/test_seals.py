@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from genro_nats.codec.frame import HEADER_SIZE, Frame, FrameKind, encode
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Keyring, new_key
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.transfer.cutter import Cutter, Feed
+from genro_nats.transport.reader import Feed, Raw, Reader
 from genro_nats.transport.transfer.raw import take_whole
 from genro_nats.transport.transfer.sealed import Unsealing
 from tests.fuzz.mutate import drawn, mutated
@@ -108,7 +108,7 @@ def test_a_chunk_that_nobody_sealed_is_counted_whatever_its_size(size: int) -> N
 
 
 class Inner:
-    """nats-py's protocol, as the cutter sees it."""
+    """nats-py's protocol, as the reader sees it."""
 
     def __init__(self) -> None:
         self.got = bytearray()
@@ -118,7 +118,7 @@ class Inner:
 
 
 class Transport:
-    """What a cutter asks of the connection's transport."""
+    """What a reader asks of the connection's transport."""
 
     def pause_reading(self) -> None: ...
 
@@ -126,6 +126,16 @@ class Transport:
 
     def is_closing(self) -> bool:
         return False
+
+
+class Hearing:
+    """Messages of one subscription."""
+
+    def __init__(self) -> None:
+        self.messages: list[Raw] = []
+
+    def came(self, messages: list[Raw]) -> None:
+        self.messages += messages
 
 
 class Loop:
@@ -137,9 +147,9 @@ class Loop:
 @pytest.fixture(autouse=True, scope="module")
 def no_loop() -> Any:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("genro_nats.transport.transfer.cutter.asyncio.get_running_loop", Loop)
-        patch.setattr("genro_nats.transport.transfer.cutter._LONGEST_LINE", 100)
-        patch.setattr("genro_nats.transport.transfer.cutter._ROOM", 4096)
+        patch.setattr("genro_nats.transport.reader.asyncio.get_running_loop", Loop)
+        patch.setattr("genro_nats.transport.reader._LONGEST_LINE", 100)
+        patch.setattr("genro_nats.transport.reader._ROOM", 4096)
         yield
 
 
@@ -147,6 +157,9 @@ LINES = [
     b"MSG a.b 7 5\r\nhello\r\n",
     b"MSG a.b 7 r.e 60\r\n" + b"x" * 60 + b"\r\n",
     b"MSG a.b 8 4\r\nPING\r\n",
+    b"MSG a.b 9 r.e 40\r\n" + b"y" * 40 + b"\r\n",
+    b"HMSG a 9 12 14\r\nNATS/1.0\r\n\r\nok\r\n",
+    b"HMSG a 9 r.e 12 5000\r\nNATS/1.0\r\n\r\n" + b"z" * 4988 + b"\r\n",
     b"HMSG a 7 12 14\r\nNATS/1.0\r\n\r\nok\r\n",
     b"PING\r\n",
     b"-ERR 'x'\r\n",
@@ -169,18 +182,20 @@ def test_a_stream_of_bytes_is_cut_alike_in_any_pieces(draw: st.DataObject) -> No
             return found[-1].extend
 
         transport: Any = Transport()
-        cutter = Cutter(transport, inner, {7: take})
+        reader, heard = Reader(transport, inner), Hearing()
+        reader.takers[b"7"], reader.heard[b"9"] = take, heard
         at = turn = 0
         while at < len(stream):
-            room = cutter.get_buffer(-1)
+            room = reader.get_buffer(-1)
             step = min(steps[turn % len(steps)], len(stream) - at, len(room))
             room[:step] = stream[at : at + step]
-            cutter.buffer_updated(step)
+            reader.buffer_updated(step)
             at += step
             turn += 1
-        results.append((inner.got, payloads))
+        results.append((inner.got, payloads, heard.messages))
     assert results[0] == results[1] == results[2]
-    assert sum(map(len, [results[0][0], *results[0][1]])) <= len(stream)
+    pieces = [results[0][0], *results[0][1], *(part for raw in results[0][2] for part in raw)]
+    assert sum(map(len, pieces)) <= len(stream)
 
 
 def test_a_seal_is_no_frame() -> None:

@@ -1,4 +1,4 @@
-"""The cutter takes chosen payloads out of the stream, and hands on every other byte, however it is cut."""
+"""The reader takes messages and payloads out of the stream, and hands on every other byte, however it is cut."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from genro_nats.transport.transfer.cutter import HEAD, Cutter, Feed
+from genro_nats.transport.reader import HEAD, Feed, Raw, Reader
 
 pytestmark = pytest.mark.anyio
 
 
 class Inner:
-    """nats-py's protocol, as the cutter sees it."""
+    """nats-py's protocol, as the reader sees it."""
 
     def __init__(self) -> None:
         self.got = bytearray()
@@ -24,7 +24,7 @@ class Inner:
 
 
 class Transport:
-    """What a cutter asks of the connection's transport."""
+    """What a reader asks of the connection's transport."""
 
     resting = False
 
@@ -38,9 +38,22 @@ class Transport:
         return False
 
 
-def cutting(inner: Inner, taken: Taken) -> tuple[Any, Transport]:
+class Hearing:
+    """Messages of one subscription."""
+
+    def __init__(self) -> None:
+        self.messages: list[Raw] = []
+
+    def came(self, messages: list[Raw]) -> None:
+        self.messages += messages
+
+
+def reading(inner: Inner, taken: Taken, heard: Hearing | None = None) -> tuple[Any, Transport]:
     transport: Any = Transport()
-    return Cutter(transport, inner, {7: taken}), transport
+    reader = Reader(transport, inner)
+    reader.takers[b"7"] = taken
+    reader.heard[b"9"] = heard or Hearing()
+    return reader, transport
 
 
 class Taken:
@@ -58,32 +71,42 @@ class Taken:
         return payload.extend
 
 
-def push(cutter: Any, data: bytes, rng: random.Random) -> None:
+def push(reader: Any, data: bytes, rng: random.Random) -> None:
     at = 0
     while at < len(data):
-        room = cutter.get_buffer(-1)
+        room = reader.get_buffer(-1)
         assert len(room)
         count = min(len(room), rng.choice((1, 2, 13, 500, 300_000)), len(data) - at)
         room[:count] = data[at : at + count]
-        cutter.buffer_updated(count)
+        reader.buffer_updated(count)
         at += count
 
 
-def message(sid: int, payload: bytes, reply: str = "") -> bytes:
-    words = ["MSG", "a.b", str(sid), *([reply] if reply else []), str(len(payload))]
-    return " ".join(words).encode() + b"\r\n" + payload + b"\r\n"
+HEADERS = b"NATS/1.0\r\nA: b\r\n\r\n"
+
+
+def message(sid: int, payload: bytes, reply: str = "", headers: bytes = b"") -> bytes:
+    sizes = [str(len(headers))] if headers else []
+    words = ["HMSG" if headers else "MSG", "a.b", str(sid), *([reply] if reply else []), *sizes]
+    size = len(headers) + len(payload)
+    return " ".join([*words, str(size)]).encode() + b"\r\n" + headers + payload + b"\r\n"
 
 
 @pytest.mark.parametrize("seed", range(30))
 async def test_any_cut(seed: int) -> None:
     rng = random.Random(seed)
-    data, others, chosen = bytearray(), bytearray(), []
+    data, others, chosen, whole = bytearray(), bytearray(), [], []
     for _ in range(rng.choice((1, 5, 40))):
-        kind = rng.randrange(6)
+        kind = rng.randrange(8)
         payload = rng.randbytes(rng.choice((0, 1, 47, 48, 49, 5000, 600_000)))
         if kind == 0:
             chosen.append(payload)
             data += message(7, payload, rng.choice(("", "r.e")))
+            continue
+        if kind > 5:
+            reply, headers = rng.choice(("", "r.e")), HEADERS if kind == 6 else b""
+            whole.append((b"a.b", reply.encode(), payload, headers))
+            data += message(9, payload, reply, headers)
             continue
         piece = [
             b"PING\r\n",
@@ -94,28 +117,56 @@ async def test_any_cut(seed: int) -> None:
         ][kind - 1]
         others += piece
         data += piece
-    inner, taken = Inner(), Taken()
-    push(cutting(inner, taken)[0], bytes(data), rng)
+    inner, taken, heard = Inner(), Taken(), Hearing()
+    push(reading(inner, taken, heard)[0], bytes(data), rng)
     assert inner.got == others
     assert taken.payloads == chosen
+    assert heard.messages == whole
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"MSG a.b 9",
+        b"MSG a.b 9 -5",
+        b"MSG a.b 9 r.e x.y 5",
+        b"MSG a.b 9 five",
+        b"MSG a.b 9 \xb2",
+        b"HMSG a.b 9 5",
+        b"HMSG a.b 9 6 5",
+        b"HMSG a.b 9 +5 5",
+        b"HMSG a.b 9 r.e x.y 0 5",
+        b"MSG  a.b 9 5",
+    ],
+)
+async def test_what_no_server_says_is_left_to_nats_py(line: bytes) -> None:
+    """It ends the connection."""
+    inner, heard = Inner(), Hearing()
+    push(reading(inner, Taken(), heard)[0], line + b"\r\nhello\r\n", random.Random(1))
+    assert inner.got == line + b"\r\nhello\r\n"
+    assert not heard.messages
 
 
 async def test_a_payload_that_is_not_wanted_is_skipped() -> None:
     inner, taken = Inner(), Taken()
-    cutter, _ = cutting(inner, taken)
+    reader, _ = reading(inner, taken)
     rng = random.Random(1)
-    push(cutter, message(7, b"skip" + bytes(100_000)) + message(7, b"x" * 60) + b"PING\r\n", rng)
+    push(reader, message(7, b"skip" + bytes(100_000)) + message(7, b"x" * 60) + b"PING\r\n", rng)
     assert taken.payloads == [b"x" * 60]
     assert inner.got == b"PING\r\n"
 
 
 async def test_others_get_their_turn() -> None:
-    """uvloop reads on as long as there is something to read: after a while the cutter stops it."""
-    cutter, transport = cutting(Inner(), Taken())
-    data = message(7, bytes(200_000))
-    push(cutter, data, random.Random(1))
+    """uvloop reads on as long as what it reads fills the room: after a while the reader stops it."""
+    reader, transport = reading(Inner(), Taken())
+    data = message(7, bytes(2_000_000))
+    room = reader.get_buffer(-1)
+    room[:-1] = data[: len(room) - 1]
+    reader.buffer_updated(len(room) - 1)
     assert not transport.resting
-    push(cutter, data, random.Random(2))
+    room = reader.get_buffer(-1)
+    room[:] = data[: len(room)]
+    reader.buffer_updated(len(room))
     assert transport.resting
     await asyncio.sleep(0)
     assert not transport.resting

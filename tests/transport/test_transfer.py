@@ -14,8 +14,8 @@ from genro_nats.codec.frame import Frame, FrameKind
 from genro_nats.codec.reference import Reference
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConnectionLostError, DecodeError, ExecutorError
+from genro_nats.transport.reader import Reader
 from genro_nats.transport.transfer import credit
-from genro_nats.transport.transfer.cutter import Cutter
 from genro_nats.transport.transfer.owner import PULL
 from genro_nats.transport.transfer.puller import AT_ONCE
 from genro_nats.transport.transfer.transfer import Transfer
@@ -89,7 +89,7 @@ async def test_a_payload_of_many_parts(side: Side, schemes: tuple[str, str]) -> 
 async def test_chunks_bypass_nats_py(side: Side) -> None:
     transfer = await side()
     writer: Any = transfer.line.connection._client._transport._io_writer  # type: ignore[union-attr]
-    assert isinstance(writer.transport.get_protocol(), Cutter)
+    assert isinstance(writer.transport.get_protocol(), Reader)
 
 
 @pytest.mark.parametrize("size", [1, credit.CHUNK - 1, credit.CHUNK, credit.CHUNK + 1, credit.WINDOW + 1])

@@ -9,7 +9,7 @@ import pytest
 from genro_nats.codec.frame import HEADER_SIZE, Frame, FrameKind, encode
 from genro_nats.codec.signing import SEAL_SIZE, Flaw, Keyring
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.transfer.cutter import Feed
+from genro_nats.transport.reader import Feed
 from genro_nats.transport.transfer.sealed import Unsealing
 
 PULL = bytes(range(16))
