@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from genro_nats.bench.life_run import add_life_arguments, run_life
+from genro_nats.bench.arguments import add_common_arguments
+from genro_nats.bench.life_run import run_life
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    add_life_arguments(parser)
+    add_common_arguments(parser, "5")
     raise SystemExit(run_life(parser.parse_args()))

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SCENARIOS", "add_arguments", "rounds"]
+__all__ = ["SCENARIOS", "add_arguments", "add_common_arguments"]
 
 SCENARIOS: Final = ("calls", "inflight", "schedule", "import", "idle")
 
@@ -20,11 +20,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=SCENARIOS,
         help=f"of calls, comma-separated: {', '.join(SCENARIOS)} (default: all)",
     )
+    add_common_arguments(parser, "7, of payloads, fleet and life 5")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Teach a parser what every benchmark takes; ``default``: how many rounds there are unless stated."""
     parser.add_argument(
         "--rounds",
-        type=rounds,
+        type=_rounds,
         metavar="N",
-        help="rounds; figures are medians over them (default: 7, of payloads, fleet and life 5)",
+        help=f"rounds; figures are medians over them (default: {default})",
     )
     parser.add_argument(
         "--quick", action="store_true", help="half a minute: shows that all works, its figures mean little"
@@ -41,8 +46,7 @@ def _scenarios(text: str) -> tuple[str, ...]:
     return tuple(name for name in SCENARIOS if name in names)
 
 
-def rounds(text: str) -> int:
-    """A number of rounds."""
+def _rounds(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 1000:
         raise argparse.ArgumentTypeError(f"{text!r} rounds: use 1 to 1000")
     return int(text)

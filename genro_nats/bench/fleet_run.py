@@ -6,9 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
-from genro_nats.bench.arguments import rounds
 from genro_nats.bench.fleet_balance import BalanceFigures, BalancePlan, balance_verdicts, measure_balance
 from genro_nats.bench.fleet_restart import RestartFigures, RestartPlan, measure_restart, restart_verdicts
 from genro_nats.bench.machine import Machine
@@ -16,15 +14,7 @@ from genro_nats.bench.progress import Progress
 from genro_nats.bench.report import show_verdicts
 from genro_nats.bench.table import show
 
-__all__ = ["add_fleet_arguments", "run_fleet"]
-
-
-def add_fleet_arguments(parser: argparse.ArgumentParser) -> None:
-    """Teach a parser what ``run_fleet`` takes."""
-    parser.add_argument("--quick", action="store_true", help="small and short: shows that all works")
-    parser.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is missed")
+__all__ = ["run_fleet"]
 
 
 def run_fleet(args: argparse.Namespace) -> int:

@@ -6,23 +6,13 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
-from genro_nats.bench.arguments import rounds
 from genro_nats.bench.fleet_life import LifePlan, life_verdicts, measure_life, show_life
 from genro_nats.bench.machine import Machine
 from genro_nats.bench.progress import Progress
 from genro_nats.bench.report import show_verdicts
 
-__all__ = ["add_life_arguments", "run_life"]
-
-
-def add_life_arguments(parser: argparse.ArgumentParser) -> None:
-    """Teach a parser what ``run_life`` takes."""
-    parser.add_argument("--quick", action="store_true", help="small and short: shows that all works")
-    parser.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is missed")
+__all__ = ["run_life"]
 
 
 def run_life(args: argparse.Namespace) -> int:

@@ -8,11 +8,9 @@ import json
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from statistics import median
 from typing import Final
 
-from genro_nats.bench.arguments import rounds
 from genro_nats.bench.arrays import ArrayFigures, time_arrays
 from genro_nats.bench.beside import BesideFigures, time_beside
 from genro_nats.bench.closures import ClosureFigures, time_closures
@@ -32,7 +30,7 @@ from genro_nats.executor.process import ProcessExecutor
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.floor import FloorClient
 
-__all__ = ["PayloadFigures", "add_payload_arguments", "run_payloads"]
+__all__ = ["PayloadFigures", "run_payloads"]
 
 _HUGE: Final = (100 * MIB, 1024 * MIB)
 _BESIDE: Final = 100 * MIB
@@ -53,14 +51,6 @@ class PayloadFigures:
     arrays: ArrayFigures
     huge: list[HugeFigures] = field(default_factory=list)
     codecs: CodecFigures = field(default_factory=CodecFigures)
-
-
-def add_payload_arguments(parser: argparse.ArgumentParser) -> None:
-    """Teach a parser what ``run_payloads`` takes."""
-    parser.add_argument("--quick", action="store_true", help="small and short: shows that all works")
-    parser.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 5)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is missed")
 
 
 def run_payloads(args: argparse.Namespace) -> int:

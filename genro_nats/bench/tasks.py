@@ -9,11 +9,9 @@ import os
 import sys
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from time import perf_counter
 from typing import Any, Final
 
-from genro_nats.bench.arguments import rounds
 from genro_nats.bench.functions import no_op
 from genro_nats.bench.ground import bench_server, login, pool_options, task_floor_peer, worker_peer
 from genro_nats.bench.limits import Verdict
@@ -38,7 +36,7 @@ from genro_nats.executor.nats import NatsExecutor
 from genro_nats.server import EmbeddedServer
 from genro_nats.transport.task_floor import TaskFloor
 
-__all__ = ["TaskFigures", "TaskPlan", "add_task_arguments", "run_tasks", "task_verdicts"]
+__all__ = ["TaskFigures", "TaskPlan", "run_tasks", "task_verdicts"]
 
 _SUBJECT: Final = "bench.tasks"
 
@@ -91,14 +89,6 @@ class TaskFigures:
         ours, floor = getattr(self.ours, figure), getattr(self.floor, figure)
         ratios: list[float] = [mine / bare for mine, bare in zip(ours, floor, strict=True)]
         return median(ratios)
-
-
-def add_task_arguments(parser: argparse.ArgumentParser) -> None:
-    """Teach a parser what ``run_tasks`` takes."""
-    parser.add_argument("--quick", action="store_true", help="small and short: shows that all works")
-    parser.add_argument("--rounds", type=rounds, metavar="N", help="rounds (default: 7)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE too")
-    parser.add_argument("--check", action="store_true", help="exit with 1 when a limit is missed")
 
 
 def run_tasks(args: argparse.Namespace) -> int:

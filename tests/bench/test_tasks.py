@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from genro_nats.bench.arguments import add_common_arguments
 from genro_nats.bench.task_queue import IdleToRunning, QueueMemory, StoreFigures, WaitFigures
 from genro_nats.bench.task_turns import TaskSide
-from genro_nats.bench.tasks import TaskFigures, TaskPlan, add_task_arguments, task_verdicts
+from genro_nats.bench.tasks import TaskFigures, TaskPlan, task_verdicts
 from genro_nats.cli import bench as command
 from genro_nats.errors import ConfigurationError
 
@@ -86,7 +87,7 @@ def test_a_run_measures_what_the_limits_are_about() -> None:
 
 def test_arguments() -> None:
     parser = argparse.ArgumentParser(exit_on_error=False)
-    add_task_arguments(parser)
+    add_common_arguments(parser, "7")
     parsed = parser.parse_args(["--quick", "--rounds", "3", "--check"])
     assert (parsed.quick, parsed.rounds, parsed.check, parsed.json) == (True, 3, True, None)
     with pytest.raises(argparse.ArgumentError):
