@@ -67,8 +67,12 @@ def goes_by_name(function: Callable[..., Any], by: str | None) -> bool:
     return found
 
 
-def stable_name(function: Callable[..., Any], name: str = "", *, by_value: bool = False) -> str:
+def stable_name(
+    function: Callable[..., Any], name: str = "", *, by_value: bool = False, only_named: bool = False
+) -> str:
     """The name under which a function is stored: ``name``, or where it stands.
+
+    ``only_named``: it can't be sent by value at all.
 
     Raises:
         CodecError: nobody who reads it later could find the function, and it is not sent ``by_value``.
@@ -76,10 +80,14 @@ def stable_name(function: Callable[..., Any], name: str = "", *, by_value: bool 
     found = label(function)
     if by_value or importable(function, found):
         return name or found
+    way = (
+        '; a pool with codec="data" stores no function.'
+        if only_named
+        else ', or say .options(by="value"), or by_value=True, to store the function itself.'
+    )
     raise CodecError(
         f"The function {found} can't be a task: a worker that runs it later would not find it. Define it at "
-        "the top of an importable module (not in the main program, not inside a function), or say "
-        '.options(by="value"), or by_value=True, to store the function itself.',
+        f"the top of an importable module (not in the main program, not inside a function){way}",
         function=found,
     )
 

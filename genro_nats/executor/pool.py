@@ -102,12 +102,13 @@ class Pool(PoolCalls):
 
     def _stable_name(self, function: Callable[..., Any], name: str, by_value: bool) -> str:
         """``stable_name``, looked for once for a function that has one."""
+        only_named = self.options.codec == "data"
         try:
             known = self._names.get(function)
         except TypeError:  # neither hashable nor weakly referable
-            return stable_name(function, name, by_value=by_value)
+            return stable_name(function, name, by_value=by_value, only_named=only_named)
         if known is None:
-            known = stable_name(function, by_value=by_value)
+            known = stable_name(function, by_value=by_value, only_named=only_named)
             if not by_value:
                 self._names[function] = known
         return name or known

@@ -135,6 +135,8 @@ async def test_a_local_pool_may_use_the_codec_too(tmp_path: Path) -> None:
         ):  # that was called by name before
             with pytest.raises(CodecError, match=r"codec='data' sends no function"):
                 await by_value(1)
+        with pytest.raises(CodecError, match=r'codec="data" stores no function\.$'):
+            await pool(lambda a: a).enqueue(1)
         with pytest.raises(CodecError, match=r"result of .*give_unpicklable.* can't be sent as data"):
             await pool.submit(jobs.give_unpicklable, "lock")
         task = await pool(registered.resumed).options(retries=1, backoff=0.01).enqueue(str(tmp_path / "n"))
