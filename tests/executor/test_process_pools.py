@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 
@@ -59,6 +60,22 @@ async def test_a_deadline_ends_the_call_and_the_pool_goes_on() -> None:
                 await pool(timeout=0.2)(lambda: all(i == 0 for i in iter(int, 1)))()
         assert await pool.submit(os.getpid) != os.getpid()
         assert pool.metrics["timed_out"] == 1
+
+
+def task_switches() -> int:
+    """How often this process has waited for something."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+
+
+@pytest.mark.anyio
+@pytest.mark.skipif(sys.platform != "linux", reason="whom a write to a socket wakes is up to the kernel")
+async def test_a_child_is_woken_once_for_a_call() -> None:
+    """Not also when its answer is taken, which costs more than the call itself."""
+    async with ProcessExecutor("p", max_workers=1) as pool:
+        before = await pool.submit(task_switches)
+        for _ in range(200):
+            await pool.submit(int)
+        assert await pool.submit(task_switches) - before < 300
 
 
 def test_one_pool_for_several_event_loops_in_turn() -> None:
