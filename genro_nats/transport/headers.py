@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, TypeVar, overload
 
 __all__ = ["Headers", "header_block", "header_size"]
 
 _VERSION: Final = len("NATS/1.0")
 _SPACE: Final = ord(" ")
+
+T = TypeVar("T")
 
 
 class Headers(Mapping[str, str]):
@@ -34,6 +36,14 @@ class Headers(Mapping[str, str]):
 
     def __getitem__(self, name: str) -> str:
         return self._read()[name]
+
+    @overload
+    def get(self, name: str, /) -> str | None: ...
+    @overload
+    def get(self, name: str, /, default: T) -> str | T: ...
+    def get(self, name: str, /, default: T | None = None) -> str | T | None:
+        """The value of a header; the inherited way would raise and catch for each that is missing."""
+        return self._read().get(name, default)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._read())
