@@ -99,7 +99,7 @@ async def _measure(server: EmbeddedServer, count: int, quick: bool, progress: Pr
         size = _BESIDE // 10 if quick else _BESIDE
         beside = await time_beside(small, call, floor.request, size, count, 0.5 if quick else 3.0)
         progress("payloads: signed calls")
-        signed = await time_signed(server, 2 if quick else 6 * count, 500 if quick else 10_000)
+        signed = await time_signed(server, 2 if quick else 10 * count, 500 if quick else 10_000)
         progress("payloads: closures over 5 MB")
         local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
         calls = 100 if quick else 1000

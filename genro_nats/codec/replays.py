@@ -29,11 +29,11 @@ class Window:
         # The seals of a time from ``_begin`` to ``_end``, none of which is too old before ``_good``.
         self._bucket: set[bytes] = set()
         self._begin = self._end = self._good = 0
-        self._count = 0
+        self._room = 0  # seals that it may hold beside all others
         self._floor = 0  # seals of an earlier time are forgotten, and so refused
 
     def __len__(self) -> int:
-        return self._count
+        return sum(map(len, self._buckets.values()))
 
     def timely(self, time: int, now: int) -> Flaw | None:
         """What is wrong with the time of a seal; ``now``: likewise nanoseconds since the epoch."""
@@ -58,21 +58,21 @@ class Window:
         bucket = self._bucket
         known = len(bucket)
         bucket.add(code)
+        if known < len(bucket) <= self._room:
+            return None
         if len(bucket) == known:
             return Flaw("replayed", "the same message came before: somebody recorded it and sent it again")
-        self._count += 1
-        if self._count > self._most:
-            self._forget(min(self._buckets) + 1)
+        self._forget(min(self._buckets) + 1)
         return None
 
     def _find(self, time: int, now: int) -> None:
         """The seals of about that time: looked for once for many of them."""
         number = time // self._width
-        found = self._buckets.get(number)
-        if found is None:
-            found = self._buckets[number] = set()
+        if number not in self._buckets:
+            self._buckets[number] = set()
             self._forget((now - self._span) // self._width)
-        self._bucket = found
+        self._bucket = found = self._buckets[number]
+        self._room = self._most - len(self) + len(found)
         self._begin = max(number * self._width, self._floor, now - self._span)
         self._end = min((number + 1) * self._width, now + self._span + 1)
         self._good = number * self._width + self._span
@@ -80,6 +80,6 @@ class Window:
     def _forget(self, first: int) -> None:
         """Drop what was sealed before the bucket ``first``."""
         for number in [number for number in self._buckets if number < first]:
-            self._count -= len(self._buckets.pop(number))
+            del self._buckets[number]
         self._floor = max(self._floor, first * self._width)
         self._begin = self._end = 0  # the present one may be among them

@@ -22,7 +22,7 @@ import hmac
 import os
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
@@ -164,12 +164,28 @@ class Keyring:
 
     def verify(self, context: bytes, data: bytes) -> Verified | Flaw:
         """What is sealed in ``data``, if its seal is right for it and this context."""
-        return self.verify_all([(context, data)])[0]
+        (opened,) = self.open_all([(context, data)], _never_seen, 0)
+        if not isinstance(opened, bytes):
+            return opened or self._unknown(data)
+        when, code = _WHEN.unpack_from(data, _TIME)
+        return opened, when, code
 
-    def verify_all(self, came: Iterable[tuple[bytes, bytes]]) -> list[Verified | Flaw]:
-        """``verify`` for each context and data: in a row that is much faster than now and then."""
-        heads, found = self._heads, list[Verified | Flaw]()
+    def open_all(
+        self,
+        came: Iterable[tuple[bytes | None, bytes]],
+        take: Callable[[int, bytes, int], Flaw | None],
+        now: int,
+    ) -> list[bytes | Flaw | None]:
+        """What is sealed in the data of each context and data, or why not; None where there is no context.
+
+        ``take(time, code, now)`` is asked about each seal that is right. In a row this is much faster than
+        now and then.
+        """
+        heads, found = self._heads, list[bytes | Flaw | None]()
         for context, data in came:
+            if context is None:
+                found.append(None)
+                continue
             key = heads.get(data[:_TIME])
             if key is None or len(data) < SEAL_SIZE:
                 found.append(self._unknown(data))
@@ -180,7 +196,10 @@ class Keyring:
             inner.update(_length(len(context)) + context + data[:_HEAD])
             inner.update(sealed)
             outer.update(inner.digest())
-            found.append((sealed, when, code) if _same(outer.digest(), code) else _wrong(key.field))
+            if _same(outer.digest(), code):
+                found.append(take(when, code, now) or sealed)
+            else:
+                found.append(_wrong(key.field))
         return found
 
     def opening(self, context: bytes, start: bytes) -> Opening | Flaw:
@@ -202,6 +221,10 @@ class Keyring:
             f"it is signed with key {_shown(data[_KEY:_TIME])!r}, and here there {_count(self.ids)}: "
             "give both sides the same keys (GENRO_NATS_KEY or key_file)",
         )
+
+
+def _never_seen(_when: int, _code: bytes, _now: int) -> None:
+    """Any seal will do."""
 
 
 def _wrong(field: bytes) -> Flaw:

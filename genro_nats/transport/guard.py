@@ -72,7 +72,12 @@ class Guard:
         assert self._keys is not None
         sent, calls = self._contexts.sent, self._contexts.calls
         wanted = [
-            (calls[subject] + reply.encode() if subject in calls else sent(subject, reply, None, block), data)
+            (
+                begun + reply.encode()
+                if (begun := calls.get(subject))
+                else sent(subject, reply, None, block),
+                data,
+            )
             for subject, data, reply, block in messages
         ]
         return self._keys.seal_all(wanted, time.time_ns())
@@ -110,20 +115,13 @@ class Guard:
         None: it has headers, and is to be opened by ``open``.
         """
         assert self._keys is not None
-        opened: list[bytes | Flaw | None] = []
-        now, take = time.time_ns(), self._window.take
-        found = self._keys.verify_all((subject + b"\n" + reply, data) for subject, reply, data, _ in messages)
-        for (subject, _, _, headers), one in zip(messages, found, strict=True):
-            if headers:
-                opened.append(None)
-                continue
-            flaw: Flaw | None
+        came = (
+            (None if headers else subject + b"\n" + reply, data) for subject, reply, data, headers in messages
+        )
+        opened = self._keys.open_all(came, self._window.take, time.time_ns())
+        for message, one in zip(messages, opened, strict=True):
             if isinstance(one, Flaw):
-                flaw, sealed = one, b""
-            else:
-                sealed, when, code = one
-                flaw = take(when, code, now)
-            opened.append(sealed if flaw is None else self.refused(subject.decode(errors="replace"), flaw))
+                self.refused(message[0].decode(errors="replace"), one)
         return opened
 
     def is_plain(self, subject: str) -> bool:
