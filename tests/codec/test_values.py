@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow
 import pytest
 
 from genro_nats.codec import values
@@ -73,6 +74,16 @@ def test_buffers_of_other_libraries_are_not_copied_into_the_pickle() -> None:
     again = trip(column).buffer
     again[0] = 7
     assert (column.buffer[0], bytes(again[1:])) == (0, bytes(199_999))
+
+
+def test_a_table_of_arrow_is_not_copied_into_the_pickle() -> None:
+    table = pyarrow.table({"a": np.arange(50_000), "b": np.linspace(0.0, 1.0, 50_000)})
+    body, buffers = values.dumps(table)
+    assert len(body) < 3_000
+    columns = [table.column(name).chunk(0).buffers()[1] for name in ("a", "b")]
+    for column, buffer in zip(columns, buffers, strict=True):
+        assert np.shares_memory(np.frombuffer(buffer, "u1"), np.frombuffer(column, "u1"))
+    assert trip(table).equals(table)
 
 
 def test_a_lambda_goes_by_value() -> None:
