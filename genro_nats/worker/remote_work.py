@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from genro_nats.codec.frame import (
     Buffer,
@@ -23,18 +23,23 @@ if TYPE_CHECKING:
 __all__ = ["RemoteWork"]
 
 
+_GRACE: Final = 0.02  # seconds: a caller that lives ends its call itself, and knows what deadline it stated
+
+
 class RemoteWork(Movable):
     """A call that came over NATS."""
 
     __slots__ = ("caller", "flags", "pulling", "service", "since", "size")
 
     def __init__(self, service: PoolService, message: Message, head: Head, now: float, size: int) -> None:
-        deadline = now + head.seconds if head.seconds != inf else inf
+        late = head.seconds <= 0
+        deadline = now + head.seconds + (0.0 if late else _GRACE)
         stream = bool(head.flags & Flag.STREAM)
         super().__init__(
             head.id, [message.data], name_of(message.data, head), deadline=deadline, stream=stream
         )
         self.service = service
+        self.stated = None if late or head.seconds == inf else round(head.seconds, 3)
         self.flags = head.flags
         self.reply = message.reply
         self.caller = message.reply[:-33]  # without the call's id in hex
