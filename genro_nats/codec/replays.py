@@ -26,9 +26,10 @@ class Window:
         self._width = max(1, self._span // _BUCKETS)
         self._most = most
         self._buckets: dict[int, set[bytes]] = {}
-        # The seals of a time from ``_begin`` to ``_end``, none of which is too old before ``_good``.
+        # The seals of a time from ``_begin`` to ``_end``, none of which is of the far future from ``_since`` on,
+        # or too old before ``_good``.
         self._bucket: set[bytes] = set()
-        self._begin = self._end = self._good = 0
+        self._begin = self._end = self._since = self._good = 0
         self._room = 0  # seals that it may hold beside all others
         self._floor = 0  # seals of an earlier time are forgotten, and so refused
 
@@ -51,7 +52,7 @@ class Window:
 
     def take(self, time: int, code: bytes, now: int) -> Flaw | None:
         """Remember a seal by its HMAC; what is wrong with it, if it came before or is too old."""
-        if not (self._begin <= time < self._end and now < self._good):
+        if not (self._begin <= time < self._end and self._since <= now < self._good):
             if not -self._span <= now - time <= self._span or time < self._floor:
                 return self.timely(time, now)
             self._find(time, now)
@@ -75,7 +76,7 @@ class Window:
         self._room = self._most - len(self) + len(found)
         self._begin = max(number * self._width, self._floor, now - self._span)
         self._end = min((number + 1) * self._width, now + self._span + 1)
-        self._good = number * self._width + self._span
+        self._since, self._good = now, number * self._width + self._span
 
     def _forget(self, first: int) -> None:
         """Drop what was sealed before the bucket ``first``."""

@@ -50,7 +50,22 @@ class DirectClient(Client):
             # It meant to send what was left, and would never say that it is closed.
             log.debug("closing a connection: %r", error)
         finally:
+            self._release_writers()
             self.ended()
+
+    async def _process_op_err(self, e: Exception) -> None:
+        if not self.is_closed:
+            # To a server that hangs nothing can be sent any more, and closing would wait for it to leave.
+            _let_go(self)
+        await super()._process_op_err(e)
+
+    def _release_writers(self) -> None:
+        """Who waits for what is pending to be written would wait for ever: its flusher has ended."""
+        queue = self._flush_queue
+        while queue is not None and not queue.empty():
+            written = queue.get_nowait()
+            if not written.done():
+                written.set_result(None)
 
     def _connect_command(self) -> bytes:
         if self.options.get("tls") and not self._encrypted():

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from nats.errors import Error as NatsError
 
@@ -248,11 +248,18 @@ class Connection(Sender):
         if subscription not in self._subscriptions:
             return
         self._subscriptions.remove(subscription)
-        session = subscription.session
-        if session is not None and self._client is not None:
-            with contextlib.suppress(NatsError, OSError, TimeoutError):
-                # It flushes, and a cancelled flush would leave the client deaf.
-                await asyncio.shield(asyncio.ensure_future(session.drain()))
+        session, client = subscription.session, self._client
+        if session is not None and client is not None:
+            # It flushes, and a cancelled flush would leave the client deaf.
+            await asyncio.shield(asyncio.ensure_future(self._detach(client, session)))
+
+    async def _detach(self, client: DirectClient, session: Any) -> None:
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            await session.drain()
+        # Not before: what was under way belongs to it.
+        client.direct.pop(session._id, None)
+        if client.reader is not None:
+            client.reader.forget(session._id)
 
     async def aclose(self) -> None:
         """Leave the server. Can be repeated."""

@@ -292,9 +292,9 @@ class BlockingPipe:
         self._next += 1
         return frame
 
-    def readable(self) -> bool:
-        """Would ``recv`` find something without waiting for the other end?"""
-        return self._next < len(self._ready) or bool(select.select([self.sock], [], [], 0)[0])
+    def readable(self, seconds: float = 0.0) -> bool:
+        """Would ``recv`` find something, now or in so many seconds, without waiting for the other end?"""
+        return self._next < len(self._ready) or bool(select.select([self.sock], [], [], seconds)[0])
 
     def _fill(self) -> bool:
         # A read that waits is woken whenever the other end has taken what we sent; a poll for input is not.

@@ -20,6 +20,7 @@ HEAD: Final = 48  # bytes of a payload that a taker is shown at once: a frame's 
 _ROOM: Final = 256 * 1024
 _AT_ONCE: Final = 256 * 1024  # bytes received in one turn of the loop, more or less
 _LONGEST_LINE: Final = 8 * 1024  # bytes; a server sends at most 4 KiB, but for INFO, which nats-py gets
+_DIGITS: Final = 19  # of more than any size
 _PLAIN: Final = b"MSG"
 _HEADED: Final = b"HMSG"
 
@@ -64,6 +65,11 @@ class Reader(asyncio.BufferedProtocol):
         self._resting = False
         self._amid = False  # what comes is the rest of a long line
         self._passing = False  # the present payload is nats-py's
+
+    def forget(self, number: int) -> None:
+        """A subscription has ended."""
+        self.heard.pop(b"%d" % number, None)
+        self.takers.pop(b"%d" % number, None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._room[self._end :]
@@ -195,6 +201,8 @@ class Reader(asyncio.BufferedProtocol):
         return self._inner.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None and not isinstance(exc, OSError):
+            exc = ConnectionAbortedError(repr(exc))  # nats-py takes only these for a loss
         self._inner.connection_lost(exc)
 
     def pause_writing(self) -> None:
@@ -207,6 +215,10 @@ class Reader(asyncio.BufferedProtocol):
 def _is_sound(words: list[bytes]) -> bool:
     """``MSG subject number [reply] length``, or ``HMSG subject number [reply] header-length length``."""
     least = 4 if words[0] == _PLAIN else 5
-    if not (least <= len(words) <= least + 1 and words[2].isdigit() and words[-1].isdigit()):
+    if not (least <= len(words) <= least + 1 and words[2].isdigit() and _is_size(words[-1])):
         return False
-    return least == 4 or (words[-2].isdigit() and int(words[-2]) <= int(words[-1]))
+    return least == 4 or (_is_size(words[-2]) and int(words[-2]) <= int(words[-1]))
+
+
+def _is_size(word: bytes) -> bool:
+    return word.isdigit() and len(word) < _DIGITS

@@ -92,6 +92,8 @@ class Sender:
         """As ``publish_now``, for what is sent very often: ``block`` holds the headers as ``header_block`` gives."""
         client = self._sendable(subject, data, reply)
         size = len(data) + len(block)
+        if not (subject.isascii() and reply.isascii()):
+            f"{subject}{reply}".encode()  # what can't be encoded is the fault of who wants it sent, not of the others
         if client._pending_data_size + self._held_size + size > _AT_ONCE or size > self.max_payload:
             return False
         self._held.append((subject, data, reply, block))

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Coroutine
 from contextvars import Context
-from typing import Any
+from typing import Any, Final
 
 from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.executor.children.setup import ChildSetup
@@ -26,6 +26,8 @@ from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import as_iterator, pump
 
 __all__ = ["SyncChild"]
+
+_LOOK: Final = 0.05  # seconds until a stream that waits sees what another thread has read
 
 
 class SyncChild:
@@ -39,6 +41,8 @@ class SyncChild:
         self._memory = MemoryLimit(setup.max_memory)
         self._waiting: deque[tuple[Buffer, bool]] = deque()
         self._reading = threading.Lock()  # threads of the function may ask whether it is cancelled
+        self._running = b""  # the id of the call
+        self._gate: _PipeGate | None = None  # of the stream that runs
 
     def serve(self) -> None:
         """Run calls until the parent closes the pipe."""
@@ -83,16 +87,21 @@ class SyncChild:
             frame, self._setup.pool, self._setup.address, self._pipe.send, lambda: self._look(frame.id, call)
         )
         context = enter(call, opened)
+        self._running = frame.id
         try:
             return self._value(frame, call, opened, context)
         finally:
+            self._running = b""
             call.flush_progress()
 
     def _value(self, frame: Frame, call: CallContext, opened: Opened, context: Context) -> Any:
         value = context.run(opened.function, *opened.args, **opened.kwargs)
         if frame.flags & Flag.STREAM:
-            gate = _PipeGate(frame.id, self._pipe, self._waiting)
-            context.run(pump, frame, as_iterator(value), gate, self._pipe.send)
+            self._gate = gate = _PipeGate(frame.id, self._pipe, self._waiting, self._reading)
+            try:
+                context.run(pump, frame, as_iterator(value), gate, self._pipe.send)
+            finally:
+                self._gate = None
             return None
         if inspect.iscoroutine(value):
             return context.run(asyncio.run, self._cancellable(frame, call, value))
@@ -120,7 +129,8 @@ class SyncChild:
     def _look(self, id: bytes, call: CallContext) -> None:
         """Read what has come while a call runs: is it to be cancelled?"""
         with self._reading:
-            while self._pipe.readable():
+            # A thread that outlives its call must not read what is for the next one.
+            while self._running == id and self._pipe.readable():
                 got = self._pipe.recv()
                 if got is None:
                     return
@@ -129,27 +139,41 @@ class SyncChild:
                     self._waiting.append(got)
                 elif frame.kind == FrameKind.CANCEL and frame.id == id:
                     call.cancel()
+                    if self._gate is not None:
+                        self._gate.heard(frame)
+                elif self._gate is not None and frame.id == id:
+                    self._gate.heard(frame)
                 else:
                     self._cache.obey(frame)
 
 
 class _PipeGate:
-    """Credit of the one stream that runs here; waiting for more is reading the pipe."""
+    """Credit of the one stream that runs here; waiting for more is reading the pipe.
 
-    def __init__(self, id: bytes, pipe: BlockingPipe, waiting: deque[tuple[Buffer, bool]]) -> None:
+    ``reading``: held by who reads it, perhaps a thread of the function that asks whether it is cancelled.
+    """
+
+    def __init__(
+        self, id: bytes, pipe: BlockingPipe, waiting: deque[tuple[Buffer, bool]], reading: threading.Lock
+    ) -> None:
         self._id = id
         self._pipe = pipe
         self._waiting = waiting
+        self._reading = reading
         self._credit = STREAM_WINDOW
         self._open = True
 
     def take(self) -> bool:
         while self._open and (self._credit <= 0 or self._pipe.readable()):
-            self._read()
+            if self._pipe.readable(_LOOK):
+                with self._reading:
+                    self._read()
         self._credit -= 1
         return self._open
 
     def _read(self) -> None:
+        if not self._pipe.readable():
+            return  # another thread was faster, and has told us
         got = self._pipe.recv()
         if got is None:
             self._open = False
@@ -157,7 +181,12 @@ class _PipeGate:
         frame, _ = decode(got[0])
         if frame.id != self._id or frame.kind == FrameKind.CALL:
             self._waiting.append(got)
-        elif frame.kind == FrameKind.CREDIT:
+        else:
+            self.heard(frame)
+
+    def heard(self, frame: Frame) -> None:
+        """A frame of the stream's call came."""
+        if frame.kind == FrameKind.CREDIT:
             self._credit += int(frame.seconds)
         elif frame.kind == FrameKind.CANCEL:
             self._open = False

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from genro_nats import InlineExecutor
+from genro_nats import InlineExecutor, current_call
 
 first = InlineExecutor("first")
 second = InlineExecutor("second")
@@ -60,3 +61,20 @@ class Shop:
     @first
     def default(cls) -> int:
         return cls(2).rate
+
+
+def watched(n: int) -> Iterator[int]:
+    """Count, while a thread asks all the time whether the call is cancelled."""
+    call, done = current_call(), threading.Event()
+
+    def ask() -> None:
+        while not (done.is_set() or call.cancelled):
+            pass
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        yield from range(n)
+    finally:
+        done.set()
+        asking.join()

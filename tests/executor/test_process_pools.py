@@ -12,6 +12,7 @@ import anyio
 import pytest
 
 from genro_nats import CallTimeoutError, ExecutorRegistry, ProcessExecutor
+from tests.executor import samples
 
 SCRIPT = """
 import asyncio, os, sys
@@ -76,6 +77,16 @@ async def test_a_child_is_woken_once_for_a_call() -> None:
         for _ in range(200):
             await pool.submit(int)
         assert await pool.submit(task_switches) - before < 300
+
+
+@pytest.mark.anyio
+async def test_a_stream_whose_function_asks_in_a_thread_whether_it_is_cancelled() -> None:
+    """Two read the pipe then: what one of them reads is not lost for the other."""
+    async with ProcessExecutor("p", max_workers=1) as pool:
+        with anyio.fail_after(30):
+            for _ in range(3):
+                assert [n async for n in pool.stream(samples.watched, 200)] == [*range(200)]
+            assert await pool.submit(int) == 0
 
 
 def test_one_pool_for_several_event_loops_in_turn() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import psutil
 import pytest
+from nats.errors import StaleConnectionError
 
 from genro_nats.errors import ConnectionLostError, PayloadTooLargeError, StreamUnavailableError
 from genro_nats.server import EmbeddedServer
@@ -129,6 +130,49 @@ async def test_a_late_reply_is_for_nobody(server: EmbeddedServer) -> None:
         with frozen(server), pytest.raises(StreamUnavailableError):
             await js.requester.request("$JS.API.INFO", timeout=0.05)
         assert b"account_info" in (await js.requester.request("$JS.API.INFO")).data
+
+
+async def test_what_is_left_is_forgotten(js: JetStream) -> None:
+    connection = js.connection
+    client: Any = connection._client
+    before = len(client.direct), len(client.reader.heard)
+    for n in range(5):
+        await connection.unsubscribe(await connection.subscribe(f"left.{n}", lambda m: None))
+    assert (len(client.direct), len(client.reader.heard)) == before
+
+
+async def test_a_server_that_hangs_with_much_unsent_is_left_and_what_comes_later_is_sent(
+    server: EmbeddedServer,
+) -> None:
+    """Nothing waits for what can't leave: not the loss itself, and no outbox that fell behind."""
+    async with connected(server) as js:
+        connection, heard, lost = js.connection, list[bytes](), list[bool]()
+        connection.on_down.append(lambda: lost.append(True))
+        outbox = Outbox(connection)
+        with frozen(server):
+            async with asyncio.timeout(20):
+                while len(outbox._behind) < 100:
+                    outbox.post("much", "much", b"x" * 100_000)
+                    await asyncio.sleep(0)
+                client: Any = connection._client
+                await client._process_op_err(StaleConnectionError())  # as the pings that nobody answers
+                await until(lambda: lost, 5)
+        await asyncio.wait_for(connection.up.wait(), 10)
+        await connection.subscribe("later", lambda message: heard.append(message.data))
+        await connection.flush()
+        outbox.post("later", "later", b"heard")
+        await until(lambda: heard == [b"heard"], 10)
+        await outbox.aclose()
+
+
+async def test_what_can_not_be_encoded_is_its_sender_s_fault_alone(js: JetStream) -> None:
+    heard: list[str] = []
+    await js.connection.subscribe("fault.*", lambda message: heard.append(message.subject))
+    assert js.connection.post("fault.ä", b"")
+    with pytest.raises(UnicodeEncodeError):
+        js.connection.post("fault.\ud800", b"")
+    assert js.connection.post("fault.b", b"")
+    await until(lambda: heard == ["fault.ä", "fault.b"], 5)
 
 
 async def test_a_server_killed_with_much_still_to_be_sent(server: EmbeddedServer) -> None:

@@ -137,6 +137,8 @@ async def test_any_cut(seed: int) -> None:
         b"HMSG a.b 9 +5 5",
         b"HMSG a.b 9 r.e x.y 0 5",
         b"MSG  a.b 9 5",
+        b"MSG a.b 9 " + b"9" * 5000,
+        b"HMSG a.b 9 " + b"9" * 5000 + b" 5",
     ],
 )
 async def test_what_no_server_says_is_left_to_nats_py(line: bytes) -> None:
@@ -154,6 +156,18 @@ async def test_a_payload_that_is_not_wanted_is_skipped() -> None:
     push(reader, message(7, b"skip" + bytes(100_000)) + message(7, b"x" * 60) + b"PING\r\n", rng)
     assert taken.payloads == [b"x" * 60]
     assert inner.got == b"PING\r\n"
+
+
+async def test_what_ends_a_connection_is_a_loss_for_nats_py() -> None:
+    """It would go on with a connection that ended by anything but an OSError."""
+    lost: list[Exception | None] = []
+    inner: Any = Inner()
+    inner.connection_lost = lost.append
+    for error in (None, OSError("a"), ValueError("b")):
+        reading(inner, Taken())[0].connection_lost(error)
+    assert lost[0] is None
+    assert isinstance(lost[1], OSError) and str(lost[1]) == "a"
+    assert isinstance(lost[2], ConnectionAbortedError) and "b" in str(lost[2])
 
 
 async def test_others_get_their_turn() -> None:
