@@ -59,23 +59,22 @@ class HomedExecutor(Pool):
         """Run a call where there is no engine yet, or made in another place than it lives in."""
         if self._stays_here():
             return await self._run_here(call)
-        begun = perf_counter()
-        home = await within_deadline(call, self._settle)
-        shorten(call, begun)
-        if home.here:
-            return await home.engine.run(call)
-        post_progress(call)
-        return await home.relay(home.engine.run, call)
+        home = await self._home_of(call)
+        return await (home.engine.run(call) if home.here else home.relay(home.engine.run, call))
 
     async def _source(self, call: Call) -> StreamSource:
         if self._stays_here():
             return await self._source_here(call)
+        return _HomedSource(await self._home_of(call), call)
+
+    async def _home_of(self, call: Call) -> Home:
+        """Where a call runs, within its deadline; from elsewhere its progress finds the way back."""
         begun = perf_counter()
         home = await within_deadline(call, self._settle)
         shorten(call, begun)
         if not home.here:
             post_progress(call)
-        return _HomedSource(home, call)
+        return home
 
     def invoke_blocking(
         self,

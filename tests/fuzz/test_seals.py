@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from genro_nats.codec.frame import HEADER_SIZE, Frame, FrameKind, encode
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE, Flaw, Keyring, new_key
 from genro_nats.transport.guard import Guard
-from genro_nats.transport.reader import Feed, Raw, Reader
+from genro_nats.transport.reader import Feed, Reader
 from genro_nats.transport.transfer.raw import take_whole
 from genro_nats.transport.transfer.sealed import Unsealing
 from tests.fuzz.mutate import drawn, mutated
 from tests.fuzz.test_decoders import ID, frames, steady
+from tests.transport.reading import Hearing, Inner, Transport
 
 SEAL = ((0, 4), (4, 8), (12, 8), (20, 8), (44, 8))
 CONTEXT = b"genro.call.s\ngenro.reply.=.x.1"
@@ -105,37 +106,6 @@ def test_a_chunk_that_nobody_sealed_is_counted_whatever_its_size(size: int) -> N
         take_whole(forged, unsealing, SEAL_SIZE)
         assert guard.rejected.total() == 1
         assert taken.complete == []
-
-
-class Inner:
-    """nats-py's protocol, as the reader sees it."""
-
-    def __init__(self) -> None:
-        self.got = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        self.got += data
-
-
-class Transport:
-    """What a reader asks of the connection's transport."""
-
-    def pause_reading(self) -> None: ...
-
-    def resume_reading(self) -> None: ...
-
-    def is_closing(self) -> bool:
-        return False
-
-
-class Hearing:
-    """Messages of one subscription."""
-
-    def __init__(self) -> None:
-        self.messages: list[Raw] = []
-
-    def came(self, messages: list[Raw]) -> None:
-        self.messages += messages
 
 
 class Loop:

@@ -8,44 +8,10 @@ from typing import Any
 
 import pytest
 
-from genro_nats.transport.reader import HEAD, Feed, Raw, Reader
+from genro_nats.transport.reader import HEAD, Feed, Reader
+from tests.transport.reading import Hearing, Inner, Transport
 
 pytestmark = pytest.mark.anyio
-
-
-class Inner:
-    """nats-py's protocol, as the reader sees it."""
-
-    def __init__(self) -> None:
-        self.got = bytearray()
-
-    def data_received(self, data: bytes) -> None:
-        self.got += data
-
-
-class Transport:
-    """What a reader asks of the connection's transport."""
-
-    resting = False
-
-    def pause_reading(self) -> None:
-        self.resting = True
-
-    def resume_reading(self) -> None:
-        self.resting = False
-
-    def is_closing(self) -> bool:
-        return False
-
-
-class Hearing:
-    """Messages of one subscription."""
-
-    def __init__(self) -> None:
-        self.messages: list[Raw] = []
-
-    def came(self, messages: list[Raw]) -> None:
-        self.messages += messages
 
 
 def reading(inner: Inner, taken: Taken, heard: Hearing | None = None) -> tuple[Any, Transport]:
