@@ -97,9 +97,11 @@ async def _measure(server: EmbeddedServer, count: int, quick: bool, progress: Pr
         big = await time_big(floor.request, call, count, 3 if quick else 9)
         progress("payloads: small calls beside large ones")
         size = _BESIDE // 10 if quick else _BESIDE
-        beside = await time_beside(small, call, floor.request, size, count, 0.5 if quick else 3.0)
+        rounds, seconds = (1, 0.5) if quick else (2 * count, 3.0)
+        beside = await time_beside(small, call, floor.request, size, rounds, seconds)
         progress("payloads: signed calls")
-        signed = await time_signed(server, 2 if quick else 10 * count, 500 if quick else 10_000)
+        turns = (2, 500, 1) if quick else (2 * count, 10_000, 5)
+        signed = await time_signed(server, *turns)
         progress("payloads: closures over 5 MB")
         local = await stack.enter_async_context(ProcessExecutor("bench-local", max_workers=CHILDREN))
         calls = 100 if quick else 1000

@@ -8,6 +8,7 @@ import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import harmonic_mean
 from time import perf_counter
 from typing import Final
 
@@ -15,7 +16,6 @@ from genro_nats.bench.functions import echo
 from genro_nats.bench.ground import pool_options
 from genro_nats.bench.peer import Peer, has_uvloop
 from genro_nats.bench.plan import LANES
-from genro_nats.bench.stats import median
 from genro_nats.codec.signing import new_key
 from genro_nats.executor.nats import NatsExecutor
 from genro_nats.server import EmbeddedServer
@@ -35,13 +35,23 @@ class SignedFigures:
 
     @property
     def ratio(self) -> float:
-        """The median of the turns' ratios: load comes and goes in seconds."""
-        return median([ours / base for ours, base in zip(self.signed, self.plain, strict=True)])
+        """Of the rates over all turns together: single ones differ by a fifth, by who meets whom on which core."""
+        return harmonic_mean(self.signed) / harmonic_mean(self.plain)
 
 
-async def time_signed(server: EmbeddedServer, turns: int, calls: int) -> SignedFigures:
-    """Turns of ``calls`` calls each; every other one begins with the signed pool."""
+async def time_signed(server: EmbeddedServer, turns: int, calls: int, starts: int) -> SignedFigures:
+    """``turns`` of ``calls`` calls each, by every one of some ``starts`` of both pools and workers.
+
+    Every other turn begins with the signed pool, since who is first is faster. A process is faster
+    or slower by some percent for its whole life, by where its memory lies, so one start says little.
+    """
     figures = SignedFigures()
+    for _ in range(starts):
+        await _time_start(server, turns, calls, figures)
+    return figures
+
+
+async def _time_start(server: EmbeddedServer, turns: int, calls: int, figures: SignedFigures) -> None:
     async with AsyncExitStack() as stack:
         keys = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "keys"
         keys.write_text(new_key("bench") + "\n")
@@ -57,7 +67,6 @@ async def time_signed(server: EmbeddedServer, turns: int, calls: int) -> SignedF
             for pool, rates in pair if turn % 2 else reversed(pair):
                 gc.collect()
                 rates.append(await _rate(pool, calls))
-    return figures
 
 
 async def _rate(pool: NatsExecutor, calls: int) -> float:

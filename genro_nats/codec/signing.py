@@ -181,7 +181,8 @@ class Keyring:
         ``take(time, code, now)`` is asked about each seal that is right. In a row this is much faster than
         now and then.
         """
-        heads, found = self._heads, list[bytes | Flaw | None]()
+        heads = self._heads
+        found: list[bytes | Flaw | None] = []  # a call of list[...] would make its types anew each time
         for context, data in came:
             if context is None:
                 found.append(None)
