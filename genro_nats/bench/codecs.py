@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from genro_nats.bench.functions import echo
-from genro_nats.codec.frame import decode
+from genro_nats.codec.frame import chunks, decode
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call
@@ -69,8 +69,8 @@ def round_trip(codec: str) -> Callable[[Any], Any]:
     encoder, cache = CallEncoder(codec), FunctionCache()
 
     def there_and_back(value: Any) -> Any:
-        _, parts, _ = encoder.encode(Call(echo, (value,), {}), 30.0)
-        frame, _ = decode(b"".join(parts))
+        call, _ = encoder.encode(Call(echo, (value,), {}), 30.0)
+        frame, _ = decode(b"".join(chunks(call)))
         opened = open_call(frame, cache)
         reply, _ = decode(b"".join(value_reply(frame, opened.args[0], 0.0)))
         return load_reply(reply, encoder.codecs)

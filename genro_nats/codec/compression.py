@@ -26,7 +26,17 @@ from genro_nats.codec.blob import Blob, content_of, start
 from genro_nats.codec.frame import MAX_BUFFERS, Buffer, Flag, Frame, size
 from genro_nats.errors import CodecError, ConfigurationError, DecodeError, PayloadTooLargeError
 
-__all__ = ["ACCEPTING", "ACCEPTS", "Algorithm", "accepted", "expand", "press", "require"]
+__all__ = [
+    "ACCEPTING",
+    "ACCEPTS",
+    "Algorithm",
+    "accepted",
+    "expand",
+    "expands_large",
+    "is_large",
+    "press",
+    "require",
+]
 
 Algorithm = Literal["zstd", "lz4"]
 
@@ -34,6 +44,7 @@ ACCEPTS: Final[dict[str, int]] = {"zstd": Flag.ACCEPT_ZSTD, "lz4": Flag.ACCEPT_L
 ACCEPTING: Final = sum(ACCEPTS.values())
 MAX_RAW: Final = 4 << 30  # bytes, where nobody states another limit
 LEAST: Final = 16 * 1024  # bytes from which on compression is tried
+LARGE: Final = 1 << 20  # bytes beyond which it takes milliseconds, too long for an event loop
 _NUMBERS: Final = {"zstd": 1, "lz4": 2}
 _NAMES: Final = {number: name for name, number in _NUMBERS.items()}
 _FIXED: Final = struct.Struct("!BBHQ")
@@ -76,6 +87,21 @@ def accepted(flags: int) -> str | None:
                 continue
             return name
     return None
+
+
+def is_large(frame: Frame) -> bool:
+    """Does it take long to compress?"""
+    return size(frame.body) + sum(map(size, frame.buffers)) > LARGE
+
+
+def expands_large(frame: Frame) -> bool:
+    """Does it take long to expand, by what it says itself?"""
+    if not frame.flags & Flag.COMPRESSED:
+        return False
+    try:
+        return _parts(frame)[1].size > LARGE
+    except DecodeError:
+        return False  # it fails at once
 
 
 def press(frame: Frame, algorithm: str | None) -> Frame:

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.frame import Flag, Frame, FrameKind, encode, size, with_seconds
+from genro_nats.codec.compression import is_large
+from genro_nats.codec.frame import Flag, Frame, FrameKind, chunks, encode, size, with_seconds
 from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.ids import batches
 from genro_nats.codec.reference import refer
@@ -42,6 +43,7 @@ from genro_nats.executor.wire import load_reply
 from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
+from genro_nats.transport.apart import press_apart
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.denials import Denied
 from genro_nats.transport.guard import make_guard
@@ -181,12 +183,16 @@ class NatsEngine:
     def _begin(self, call: Call, items: ItemBuffer | None) -> Pending:
         flags = (Flag.STREAM if items is not None else 0) | (Flag.NO_QUEUE if self._fail_fast else 0)
         timeout = call.timeout
-        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, flags)
+        frame, function = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         if function is not None:
-            self._check_size(name, function.size)
-        pending = Pending(call, parts, self._loop.time(), self._loop.create_future(), items)
+            self._check_size(frame.name, function.size)
+        pending = Pending(call, self._loop.time(), self._loop.create_future(), items)
         pending.function = function
-        self._fill(pending, name)
+        if self._encoder.compression is not None and is_large(frame):
+            pending.unpressed = frame
+        else:
+            pending.parts = chunks(frame)
+            self._fill(pending, frame.name)
         self._pending[call.id] = pending
         if timeout is not None:
             pending.timer = self._loop.call_later(timeout, self._expired, pending)
@@ -249,7 +255,7 @@ class NatsEngine:
     def _posted(self, pending: Pending) -> bool:
         """Send the call within this turn of the loop; False: it has to wait for something."""
         connection = self._connection
-        if pending.reference is not None or not connection.connected:
+        if pending.reference is not None or pending.unpressed is not None or not connection.connected:
             return False
         when = When.NOW if len(self._pending) <= _FEW else When.SOON
         try:
@@ -262,6 +268,8 @@ class NatsEngine:
     async def _publish(self, pending: Pending) -> None:
         """Send the call, waiting out a lost connection as long as allowed."""
         reply = self._inbox + pending.call.id.hex()
+        if pending.unpressed is not None:
+            await self._press(pending, pending.unpressed)
         if pending.reference is not None:
             await self._openline(pending)
         while not pending.outcome.done():
@@ -280,18 +288,35 @@ class NatsEngine:
             finally:
                 up.cancel()
 
+    async def _press(self, pending: Pending, frame: Frame) -> None:
+        """Compress a large call, and make its message."""
+        await self._unless_ended(pending, press_apart(frame, self._encoder.compression))
+        if pending.outcome.done():
+            return
+        pending.unpressed, pending.parts = None, chunks(frame)
+        self._fill(pending, frame.name)
+        self._restate(pending)
+
     async def _openline(self, pending: Pending) -> None:
         """Be ready to be asked for large payloads, before the first is announced."""
-        if self._transfer.line.opened:
-            return
-        opening = self._loop.create_task(self._transfer.open())
-        waits: list[asyncio.Future[Any]] = [opening, pending.outcome]
+        if not self._transfer.line.opened:
+            await self._unless_ended(pending, self._transfer.open())
+
+    async def _unless_ended(self, pending: Pending, work: Coroutine[Any, Any, object]) -> None:
+        """Do what a call needs before it is sent, as long as that is wanted."""
+        working = self._loop.create_task(work)
+        waits: list[asyncio.Future[Any]] = [working, pending.outcome]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if opening.done():
-                opening.result()
+            if working.done():
+                working.result()
         finally:
-            opening.cancel()
+            working.cancel()
+
+    def _restate(self, pending: Pending) -> None:
+        """What is left of its timeout goes into its message."""
+        if pending.timer is not None:
+            pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
 
     async def _again(self, pending: Pending, delay: float) -> None:
         """Send a call again that was not started."""
@@ -302,8 +327,7 @@ class NatsEngine:
             # Under another id: what was sent of it before says nothing about who has it now.
             self._transfer.owner.drop(pending.reference.payload)
             self._fill(pending)
-        if pending.timer is not None:
-            pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
+        self._restate(pending)
         try:
             await self._publish(pending)
         except ExecutorError as error:

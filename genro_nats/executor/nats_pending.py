@@ -16,7 +16,10 @@ __all__ = ["Pending"]
 
 
 class Pending:
-    """``data`` is what is published: the call, or a reference to ``parts``, which stay here."""
+    """``data`` is what is published: the call, or a reference to ``parts``, which stay here.
+
+    ``unpressed``: the call, as long as that is still to be compressed.
+    """
 
     __slots__ = (
         "backlog",
@@ -35,19 +38,20 @@ class Pending:
         "refused",
         "retries",
         "timer",
+        "unpressed",
         "worker",
     )
 
     def __init__(
         self,
         call: Call,
-        parts: Sequence[Buffer],
         now: float,
         outcome: asyncio.Future[Frame],
         items: ItemBuffer | None,
     ) -> None:
         self.call = call
-        self.parts = parts
+        self.parts: Sequence[Buffer] = ()
+        self.unpressed: Frame | None = None
         self.data = b""
         self.reference: Reference | None = None
         self.began = now

@@ -14,7 +14,7 @@ from typing import Final
 
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.codecs import Codecs
-from genro_nats.codec.compression import expand
+from genro_nats.codec.compression import expand, expands_large
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
 from genro_nats.codec.reference import Reference, referred
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE
@@ -29,6 +29,7 @@ from genro_nats.errors import (
 from genro_nats.executor.incoming import tell_progress
 from genro_nats.executor.nats_acks import Acks
 from genro_nats.executor.nats_pending import Pending
+from genro_nats.transport.apart import expand_apart
 from genro_nats.transport.nats import Message
 from genro_nats.transport.transfer.transfer import Transfer
 
@@ -122,6 +123,9 @@ class Replies:
         if frame.flags & Flag.REFERRED:
             pending.pulling = self._loop.create_task(self._pull(pending, frame, pending.worker))
             return
+        if expands_large(frame):
+            pending.pulling = self._loop.create_task(self._expand(pending, frame))
+            return
         if frame.flags & Flag.COMPRESSED and not self._expanded(pending, frame):
             return
         if frame.kind in _OUTCOMES:
@@ -156,6 +160,20 @@ class Replies:
             pending.pulling = None
             if announced.kind in _OUTCOMES:
                 self._acks.add(worker, announced.id, size)
+        self._go_on(pending)
+
+    async def _expand(self, pending: Pending, frame: Frame) -> None:
+        """Expand what is large apart from the loop, and go on with that."""
+        try:
+            pending.backlog.appendleft(await expand_apart(frame, self._limit))
+        except Exception as error:
+            self._broken(pending, error)
+        finally:
+            pending.pulling = None
+        self._go_on(pending)
+
+    def _go_on(self, pending: Pending) -> None:
+        """Deliver what came while something was pulled or expanded."""
         while pending.backlog and pending.pulling is None and not pending.outcome.done():
             self._deliver(pending, pending.backlog.popleft())
 

@@ -80,8 +80,9 @@ class Silence:
             return
         for pending in list(self._pending.values()):
             pending.heard += late
-            # A pull in progress watches over itself.
-            if now - pending.heard > SILENCE and not pending.outcome.done() and pending.pulling is None:
+            # A pull in progress watches over itself, and nobody has what is not sent yet.
+            idle = pending.pulling is None and pending.data and not pending.outcome.done()
+            if idle and now - pending.heard > SILENCE:
                 self._on_lost(pending)
 
     def _fail_all(self) -> None:

@@ -11,7 +11,7 @@ from math import inf
 from typing import Any
 
 from genro_nats.codec.codecs import Codecs, codec_named
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.functions import find_object, label
 from genro_nats.config import PoolOptions
@@ -129,9 +129,9 @@ class ProcessEngine:
     async def run(self, call: Call) -> Any:
         """The call's value; cancelling it kills or asks the child, as the kind allows."""
         timeout = call.timeout
-        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout)
+        frame, function = self._encoder.encode(call, inf if timeout is None else timeout)
         deadline = inf if timeout is None else self._loop.time() + timeout
-        work = self._work(call, parts, name, deadline)
+        work = self._work(call, chunks(frame), frame.name, deadline)
         work.function = function
         self._pool.run(work)
         try:
@@ -165,9 +165,9 @@ class ProcessEngine:
 
     def _begin_stream(self, call: Call, items: ItemBuffer) -> Callable[[Frame], None]:
         timeout = call.timeout
-        name, parts, function = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
+        frame, function = self._encoder.encode(call, inf if timeout is None else timeout, Flag.STREAM)
         deadline = inf if timeout is None else self._loop.time() + timeout
-        work = _StreamWork(call.id, parts, name, deadline=deadline, stream=True)
+        work = _StreamWork(call.id, chunks(frame), frame.name, deadline=deadline, stream=True)
         work.items, work.on_progress, work.function = items, call.on_progress, function
         work.stated = call.stated
         work.codecs = self._encoder.codecs
@@ -270,8 +270,8 @@ def initial_call(
     function: Callable[..., Any] = initializer if callable(initializer) else run_named
     args = arguments if callable(initializer) else (initializer, *arguments)
     call = Call(function, args, {})
-    name, parts, carried = encoder.encode(call, inf)
-    work = _LocalWork(call.id, parts, name, codecs=encoder.codecs)
+    frame, carried = encoder.encode(call, inf)
+    work = _LocalWork(call.id, chunks(frame), frame.name, codecs=encoder.codecs)
     work.function = carried
     return work, asyncio.ensure_future(_value(work.outcome, encoder.codecs))
 

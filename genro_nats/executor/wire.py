@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 from genro_nats.codec import values
 from genro_nats.codec.by_value import FunctionBlob, inline_field, pickled
 from genro_nats.codec.codecs import Codec, Codecs, codec_named
-from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind
 from genro_nats.codec.function_store import FunctionStore, module_of
 from genro_nats.codec.functions import goes_by_name, label
 from genro_nats.errors import CodecError
@@ -20,8 +20,8 @@ from genro_nats.message import Call, ProgressUpdate, TaskRun
 __all__ = ["CallEncoder", "Encoded", "load_progress", "load_reply", "load_value", "pack"]
 
 
-# The function's name, the call frame's chunks, and the function itself where it travels apart.
-Encoded = tuple[bytes, list[Buffer], FunctionBlob | None]
+# The call's frame, and the function itself where it travels apart.
+Encoded = tuple[Frame, FunctionBlob | None]
 
 
 class CallEncoder:
@@ -31,6 +31,8 @@ class CallEncoder:
     ``store``: without one, functions by value travel with each call, whatever their size.
     ``by``: how functions are sent unless the call says it, see ``goes_by_name``.
     """
+
+    compression: str | None = None  # how large frames are still to be compressed
 
     def __init__(
         self,
@@ -79,8 +81,7 @@ class CallEncoder:
         Raises:
             CodecError: the function or an argument can't be pickled; the text names it.
         """
-        frame, function = self._framed(call, seconds, flags)
-        return frame.name, chunks(frame), function
+        return self._framed(call, seconds, flags)
 
     def frame(self, call: Call, seconds: float, flags: int = 0) -> Frame:
         """The call as a frame with all it needs, its function included. Raises as ``encode``."""

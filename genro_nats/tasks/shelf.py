@@ -11,6 +11,7 @@ from genro_nats.codec.compression import expand
 from genro_nats.codec.frame import Buffer, Frame, decode
 from genro_nats.config import PoolOptions
 from genro_nats.errors import PayloadTooLargeError
+from genro_nats.transport.apart import expand_apart
 from genro_nats.transport.blobs import Blobs
 from genro_nats.transport.identity import identity
 from genro_nats.transport.nats import Connection
@@ -85,14 +86,14 @@ class Shelf:
             StreamUnavailableError, ConnectionLostError: the stream stayed away.
         """
         if not is_referred(data):
-            return self.expanded(decode(data)[0])
+            return await expand_apart(decode(data)[0], self._size_limit)
         head, blob = blob_in(data)
         self.check(blob.size, "A stored payload")
         before = start(head, blob)
         assembly = FrameAssembly(len(before) + blob.size)
         assembly.write(memoryview(before))
         await self.blobs.get(blob, assembly)
-        return self.expanded(assembly.frame())
+        return await expand_apart(assembly.frame(), self._size_limit)
 
     def expanded(self, frame: Frame) -> Frame:
         """A frame as it was before it was compressed. Raises CodecError."""

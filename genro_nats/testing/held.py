@@ -10,7 +10,7 @@ from functools import partial
 from math import inf
 from typing import Any
 
-from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, decode
+from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decode
 from genro_nats.codec.functions import FunctionCache, label, not_a_generator
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.bridge import Signal, Spawned, caller_post, is_cancellation, spawn, within
@@ -42,8 +42,8 @@ class HeldCall:
         self._reply: Frame | None = None
         self._error: BaseException | None = None
         self._task: Spawned[None] | None = None
-        _, parts, _ = encoder.encode(call, inf if call.timeout is None else call.timeout, self.flags)
-        self._frame = _travel(parts)
+        frame, _ = encoder.encode(call, inf if call.timeout is None else call.timeout, self.flags)
+        self._frame = _travel(chunks(frame))
         post = caller_post()
 
         def send(parts: list[Buffer]) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import struct
+import time
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,9 @@ import pytest
 
 from genro_nats import NatsExecutor
 from genro_nats.codec.codecs import Codecs
+from genro_nats.codec.compression import press
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode, encode
-from genro_nats.errors import CodecError, PayloadTooLargeError
+from genro_nats.errors import CallTimeoutError, CodecError, PayloadTooLargeError
 from genro_nats.executor.wire import load_reply
 from genro_nats.message import ProgressUpdate, new_id
 from genro_nats.transport.subjects import pool_subjects
@@ -121,3 +125,49 @@ async def test_an_answer_that_grows_over_the_caller_s_limit(shared_fleet: Fleet)
     with pytest.raises(PayloadTooLargeError, match="max_payload_size"):
         await pool.submit(jobs.give_bytes, 1_100_000)
     assert await pool.submit(jobs.give_bytes, 900_000) == bytes(900_000)
+
+
+HEXADECIMAL = os.urandom(48 << 20).hex().encode()  # it gets half as large, and not quickly
+
+
+async def _longest_pause(work: Awaitable[Any]) -> float:
+    """Seconds that the event loop was away while ``work`` was done."""
+    working = asyncio.ensure_future(work)
+    last, longest = time.perf_counter(), 0.0
+    while not working.done():
+        await asyncio.sleep(0)
+        now = time.perf_counter()
+        last, longest = now, max(longest, now - last)
+    await working
+    return longest
+
+
+async def test_the_loop_goes_on_while_much_is_compressed_and_expanded(
+    shared_tasks: TaskFleet, notes: Notes
+) -> None:
+    await shared_tasks.worker()
+    pool = shared_tasks.caller(compression="zstd")
+    assert await pool.submit(jobs.echo_note, notes.path, TEXT) == TEXT
+    begin = time.perf_counter()
+    assert press(Frame(FrameKind.CALL, body=HEXADECIMAL), "zstd").flags & Flag.COMPRESSED
+    alone = time.perf_counter() - begin
+
+    async def call() -> None:
+        assert await pool.submit(jobs.echo_note, notes.path, HEXADECIMAL) == HEXADECIMAL
+
+    async def task() -> None:
+        handle = await pool.enqueue(jobs.echo_note, notes.path, HEXADECIMAL)
+        assert await handle.result(timeout=30) == HEXADECIMAL
+
+    for work in (call, task):
+        pauses = [await _longest_pause(work()) for _ in range(3)]
+        assert min(pauses) < alone / 2, work
+
+
+async def test_a_deadline_while_a_call_is_compressed(shared_fleet: Fleet, notes: Notes) -> None:
+    await shared_fleet.worker()
+    pool = shared_fleet.caller(compression="zstd")
+    with pytest.raises(CallTimeoutError, match=r"within 0\.01 s"):
+        await pool(jobs.echo_note).options(timeout=0.01)(notes.path, HEXADECIMAL)
+    assert await pool.submit(jobs.echo_note, notes.path, b"x") == b"x"
+    assert len(notes.lines()) == 1

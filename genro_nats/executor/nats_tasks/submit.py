@@ -28,6 +28,7 @@ from genro_nats.tasks.request import TaskRequest, call_id
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS
+from genro_nats.transport.apart import press_apart
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.direct import StoredMessage, get_last
@@ -295,7 +296,7 @@ class Submitter:
 
         Raises CodecError, and as ``Shelf.put``.
         """
-        frame = self._frame(request, created_at)
+        frame = await press_apart(self._frame(request, created_at), self._encoder.compression)
         parts = chunks(frame)
         length = sum(map(size, parts))
         if self._shelf.fits(length):
