@@ -10,15 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from math import inf
 from typing import Any, Final
 
-from genro_nats.codec.compression import is_large
-from genro_nats.codec.frame import Flag, Frame, FrameKind, chunks, encode, size, with_seconds
+from genro_nats.codec.frame import Flag, Frame, FrameKind, encode
 from genro_nats.codec.function_store import FunctionStore
 from genro_nats.codec.ids import batches
-from genro_nats.codec.reference import refer
 from genro_nats.config import EMBEDDED, PoolOptions
 from genro_nats.errors import (
     CallTimeoutError,
@@ -27,7 +25,6 @@ from genro_nats.errors import (
     ExecutorError,
     ExecutorOverloadError,
     NoWorkersError,
-    PayloadTooLargeError,
     PermissionDeniedError,
     WorkerLostError,
 )
@@ -36,6 +33,7 @@ from genro_nats.executor.nats_acks import Acks
 from genro_nats.executor.nats_functions import FunctionAnswers
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.nats_replies import Replies
+from genro_nats.executor.nats_sending import CallSender
 from genro_nats.executor.nats_silence import SILENCE, Silence
 from genro_nats.executor.nats_tasks.backend import NatsTasks
 from genro_nats.executor.pressing import make_encoder
@@ -43,23 +41,19 @@ from genro_nats.executor.wire import load_reply
 from genro_nats.message import Call
 from genro_nats.transport.abandoned import drop_task
 from genro_nats.transport.address import Address
-from genro_nats.transport.apart import press_apart
 from genro_nats.transport.backoff import backoff
 from genro_nats.transport.denials import Denied
 from genro_nats.transport.guard import make_guard
 from genro_nats.transport.identity import identity, named_peer
-from genro_nats.transport.nats import Connection, Message, When
+from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.outbox import Outbox
 from genro_nats.transport.subjects import caller_inbox, pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsEngine"]
 
-_PAUSE: Final = 0.01  # seconds before a call is tried again on a connection that is breaking
 _RETRY: Final = (0.02, 0.5)  # seconds, first and last, before a refused call is sent again; jittered
 _GAP: Final = 5.0  # seconds in which a fleet that refused a call may have nobody: it is being replaced
-_BARE: Final = 4  # chunks of a call without buffers at most: all of them bytes
-_FEW: Final = 2  # calls in hand up to which each is written at once; more go together
 _LOSSES: Final = 3  # workers that may be lost before they have a call's arguments
 
 
@@ -95,6 +89,15 @@ class NatsEngine:
         self._transfer = Transfer(options, f"genro-nats caller {self._name}, payloads", self._guard)
         self._silence = Silence(self._connection, self._pending, options.disconnect_timeout, self._lost)
         await self._connection.start()
+        self._sender = CallSender(
+            self._connection,
+            self._transfer,
+            options,
+            self._name,
+            self._subjects.call,
+            self._inbox,
+            self._pending,
+        )
         self._outbox = Outbox(self._connection)
         self._acks = Acks(self._outbox)
         self._answers = FunctionAnswers(self._functions, self._outbox, self._transfer, options.inline_limit)
@@ -167,8 +170,8 @@ class NatsEngine:
         """The call's value; cancelling it cancels it on its worker."""
         pending = self._begin(call, None)
         try:
-            if not self._posted(pending):
-                await self._publish(pending)
+            if not self._sender.posted(pending):
+                await self._sender.publish(pending)
             return load_reply(await pending.outcome, self._encoder.codecs)
         except asyncio.CancelledError:
             self._cancel_remote(pending)
@@ -185,40 +188,15 @@ class NatsEngine:
         timeout = call.timeout
         frame, function = self._encoder.encode(call, inf if timeout is None else timeout, flags)
         if function is not None:
-            self._check_size(frame.name, function.size)
+            self._sender.check_size(frame.name, function.size)
         pending = Pending(call, self._loop.time(), self._loop.create_future(), items)
         pending.function = function
-        if self._encoder.compression is not None and is_large(frame):
-            pending.unpressed = frame
-        else:
-            pending.parts = chunks(frame)
-            self._fill(pending, frame.name)
+        self._sender.prepare(pending, frame)
         self._pending[call.id] = pending
         if timeout is not None:
             pending.timer = self._loop.call_later(timeout, self._expired, pending)
         self._silence.watch()
         return pending
-
-    def _fill(self, pending: Pending, name: bytes = b"") -> None:
-        """Make the message to be published: the call, or where it can be pulled."""
-        parts = pending.parts
-        length = sum(map(size if len(parts) > _BARE else len, parts))
-        if length <= self._options.inline_limit and length <= self._connection.max_payload:
-            pending.data, pending.parts = b"".join(parts), ()
-            return
-        self._check_size(name, length)
-        pending.reference = self._transfer.owner.offer(parts)
-        pending.data = refer(b"".join(parts[:2]), pending.reference)
-
-    def _check_size(self, name: bytes, length: int) -> None:
-        limit = self._options.max_payload_size
-        if length > limit:
-            raise PayloadTooLargeError(
-                f"A call of {name.decode(errors='replace')} takes {length:,} bytes; "
-                f"pool '{self._name}' sends {limit:,} (max_payload_size).",
-                size=length,
-                limit=limit,
-            )
 
     def _end(self, pending: Pending) -> None:
         self._pending.pop(pending.call.id, None)
@@ -245,93 +223,12 @@ class NatsEngine:
 
     async def _run_stream(self, pending: Pending, items: ItemBuffer) -> None:
         try:
-            await self._publish(pending)
+            await self._sender.publish(pending)
             items.put(await pending.outcome)
         except Exception as error:
             items.fail(error)
         finally:
             self._end(pending)
-
-    def _posted(self, pending: Pending) -> bool:
-        """Send the call within this turn of the loop; False: it has to wait for something."""
-        connection = self._connection
-        if pending.reference is not None or pending.unpressed is not None or not connection.connected:
-            return False
-        when = When.NOW if len(self._pending) <= _FEW else When.SOON
-        try:
-            return connection.post(
-                self._subjects.call, pending.data, self._inbox + pending.call.id.hex(), when=when
-            )
-        except ConnectionLostError:
-            return False
-
-    async def _publish(self, pending: Pending) -> None:
-        """Send the call, waiting out a lost connection as long as allowed."""
-        reply = self._inbox + pending.call.id.hex()
-        if pending.unpressed is not None:
-            await self._press(pending, pending.unpressed)
-        if pending.reference is not None:
-            await self._openline(pending)
-        while not pending.outcome.done():
-            if self._connection.connected:
-                try:
-                    await self._connection.publish(self._subjects.call, pending.data, reply)
-                except ConnectionLostError:
-                    await asyncio.sleep(_PAUSE)  # nothing was sent; the loss is not yet noticed everywhere
-                    continue
-                pending.heard = self._loop.time()
-                return
-            up = self._loop.create_task(self._connection.up.wait())
-            waits: list[asyncio.Future[Any]] = [up, pending.outcome]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                up.cancel()
-
-    async def _press(self, pending: Pending, frame: Frame) -> None:
-        """Compress a large call, and make its message."""
-        await self._unless_ended(pending, press_apart(frame, self._encoder.compression))
-        if pending.outcome.done():
-            return
-        pending.unpressed, pending.parts = None, chunks(frame)
-        self._fill(pending, frame.name)
-        self._restate(pending)
-
-    async def _openline(self, pending: Pending) -> None:
-        """Be ready to be asked for large payloads, before the first is announced."""
-        if not self._transfer.line.opened:
-            await self._unless_ended(pending, self._transfer.open())
-
-    async def _unless_ended(self, pending: Pending, work: Coroutine[Any, Any, object]) -> None:
-        """Do what a call needs before it is sent, as long as that is wanted."""
-        working = self._loop.create_task(work)
-        waits: list[asyncio.Future[Any]] = [working, pending.outcome]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            if working.done():
-                working.result()
-        finally:
-            working.cancel()
-
-    def _restate(self, pending: Pending) -> None:
-        """What is left of its timeout goes into its message."""
-        if pending.timer is not None:
-            pending.data = with_seconds(pending.data, pending.timer.when() - self._loop.time())
-
-    async def _again(self, pending: Pending, delay: float) -> None:
-        """Send a call again that was not started."""
-        await asyncio.sleep(delay)
-        if pending.outcome.done():
-            return
-        if pending.reference is not None:
-            # Under another id: what was sent of it before says nothing about who has it now.
-            self._transfer.owner.drop(pending.reference.payload)
-            self._fill(pending)
-        self._restate(pending)
-        try:
-            await self._publish(pending)
-        except ExecutorError as error:
-            pending.fail(error)
 
     def _background(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -378,7 +275,7 @@ class NatsEngine:
         # A server that leaves cuts its clients off one by one: a worker before us, perhaps.
         returning = self._silence.just_returned or self._connection.lame
         if returning or self._between_workers(pending):
-            self._background(self._again(pending, 0.05 * random.uniform(0.5, 1.5)))
+            self._background(self._sender.again(pending, 0.05 * random.uniform(0.5, 1.5)))
             return
         if self._loop.time() - pending.began < self._options.workers_timeout:
             self._later(pending)
@@ -439,7 +336,7 @@ class NatsEngine:
         delay = backoff(pending.retries, *_RETRY) * random.uniform(0.5, 1.5)
         pending.retries += 1
         pending.worker = ""
-        self._background(self._again(pending, delay))
+        self._background(self._sender.again(pending, delay))
 
     # -- silence and outages ------------------------------------------------
 
@@ -453,7 +350,7 @@ class NatsEngine:
             pending.worker = ""
             # From now on the lost one can't get the rest, should it come back.
             owner.drop(reference.payload)
-            self._background(self._again(pending, 0.0))
+            self._background(self._sender.again(pending, 0.0))
             return
         pending.fail(
             WorkerLostError(

@@ -16,7 +16,7 @@ import pytest
 
 from genro_nats import CallTimeoutError, NatsExecutor, WorkerLostError
 from genro_nats.bench.processes import family
-from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, decode, encode, size
+from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, chunks, decode, encode, size
 from genro_nats.codec.reference import Reference, refer
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.wire import CallEncoder
@@ -65,7 +65,7 @@ def framed(total: int) -> bytes:
     """Bytes with which a call of ``take_bytes`` takes a frame of ``total`` bytes."""
 
     def length(count: int) -> int:
-        return sum(map(size, CallEncoder().encode(Call(jobs.take_bytes, (bytes(count),), {}), 1.0)[1]))
+        return sum(map(size, chunks(CallEncoder().frame(Call(jobs.take_bytes, (bytes(count),), {}), 1.0))))
 
     count = total - (length(total) - total)
     assert length(count) == total
