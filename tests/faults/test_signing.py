@@ -366,9 +366,8 @@ async def test_items_progress_and_cancelling(shared_fleet: Fleet, keys: Keys, no
     worker = await shared_fleet.worker(key_file=path, max_workers=1)
     pool = shared_fleet.caller(key_file=path, timeout=20)
     assert [n async for n in pool(jobs.numbers).stream(notes.path, 300)] == list(range(300))
-    running = asyncio.create_task(pool.submit(jobs.nap, 30))
-    await until(lambda: pool.metrics["pending"] == 1)
-    await asyncio.sleep(0.1)
+    running = asyncio.create_task(pool.submit(jobs.work, notes.path, "running", 30))
+    await until(lambda: "running" in notes.lines())
     running.cancel()
     assert await asyncio.wait_for(pool.submit(jobs.take_bytes, b"abc"), 10) == 3
     assert refusals(worker) == {}
@@ -536,7 +535,8 @@ async def test_a_forged_record_is_not_believed(
     outcome = encode(Frame(FrameKind.REPLY, bytes.fromhex(task.id), body=pickle.dumps(Mark(str(keys.mark)))))
     forged = pack(Record(TaskState.COMPLETED, time.time()), outcome)
     result = asyncio.create_task(task.result(timeout=15))
-    await asyncio.sleep(0.05)
+    outcomes = pool._home.engine.tasks._outcomes  # type: ignore[union-attr]
+    await until(lambda: (entry := outcomes._entries.get(task.id)) and entry.waiters)
     await tasks_stranger.say(shared_tasks.subjects.state(task.id), forged)
     with pytest.raises(SignatureError, match="unsigned"):
         await result
