@@ -270,8 +270,8 @@ class NatsEngine:
 
     def _nobody_there(self, message: Message) -> None:
         pending = self._pending.get(bytes.fromhex(message.subject.rpartition(".")[2]))
-        if pending is None or pending.outcome.done():
-            return
+        if pending is None or pending.outcome.done() or pending.worker:
+            return  # nobody can sign this word: where a worker has shown itself since, it is not the server's
         # A server that leaves cuts its clients off one by one: a worker before us, perhaps.
         returning = self._silence.just_returned or self._connection.lame
         if returning or self._between_workers(pending):

@@ -32,8 +32,13 @@ _SEALED: Final = Flaw(
     "it is signed, and this side has no key: give it the same one (GENRO_NATS_KEY or key_file)",
 )
 _POSING: Final = Flaw(
-    "status", "it has a status, as the server's own words have, and data, which those have not"
+    "status",
+    "it has a status, as the server's own words have, and data, which those have not, "
+    "or it came where the server has nothing to say",
 )
+# Where we ask, or are answered: the server says there that nobody is, or that a pull has ended. Nobody can sign
+# that, so what hears there does no more for it than to ask again, and everywhere else it is refused.
+_TOLD: Final = frozenset({"reply", "pull", "bulk", "peers", "worker"})
 
 
 class Guard:
@@ -95,6 +100,8 @@ class Guard:
         if room in SERVER:
             return data
         if status:
+            if self._keys is not None and room not in _TOLD:
+                return self.refused(subject, _POSING)
             if data:
                 self.refused(subject, _POSING)
             return b""  # the server's own word has no data, and what else claims to be one gets none

@@ -240,11 +240,15 @@ def test_the_server_is_heard_without_a_seal_and_only_where_it_speaks() -> None:
     for subject in ("$JS.API.STREAM.INFO.x", "$JS.ACK.x.y", "own.p.api.abc.1"):
         assert KEYED.seal(subject, [b"x"], "own.p.api.abc.1") == b""
         assert KEYED.open(KEYED.room(subject), subject, "", b"{}", "", {}) == b"{}"
-    for room in ("call.x", "control.x", "worker.x", "reply.c.1", "bulk.x.owner", "pull.w.n.wait.1", "new.x"):
+    told = ("worker", "reply", "bulk", "pull", "peers")
+    rooms = (*told, "call", "control", "presence", "ask", "told", "task", "new")
+    for room in (f"{room}.x.y" for room in rooms):
         subject = f"own.p.{room}"
         assert reason(KEYED.open(KEYED.room(subject), subject, "r", b"{}", "", {})) == "unsigned"
-        # Who sends a status of his own gets no data in with it.
-        assert KEYED.open(KEYED.room(subject), subject, "r", b"{}", "100", {}) == b""
+        # Who sends a status of his own gets no data in with it, and is heard only where the server is asked.
+        for data in (b"{}", b""):
+            opened = KEYED.open(KEYED.room(subject), subject, "r", data, "503", {})
+            assert opened == b"" if room.split(".")[0] in told else reason(opened) == "status"
         assert len(KEYED.seal(subject, [b"x"], "")) == SEAL_SIZE
     assert reason(KEYED.open("", "foreign.api.x", "", b"{}", "", {})) == "unsigned"
 

@@ -23,6 +23,7 @@ from genro_nats.message import new_id
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.status import TaskState
 from genro_nats.transport.guard import Guard
+from genro_nats.transport.subjects import presence_ask
 from genro_nats.transport.transfer.sealed import Unsealing
 from tests.faults import jobs, task_jobs
 from tests.faults.conftest import Fleet, Notes, Worker, until
@@ -92,6 +93,13 @@ class Stranger:
 
     async def say(self, subject: str, data: bytes, reply: str = "", headers: Any = None) -> None:
         await self.client.publish(subject, data, reply=reply, headers=headers)
+        await self.client.flush()
+
+    async def deny(self, subject: str, reply: str = "") -> None:
+        """What a server says where nobody hears: nobody can sign that."""
+        block = b"NATS/1.0 503\r\n\r\n"
+        line = f"HPUB {subject} {reply} {len(block)} {len(block)}\r\n"
+        await self.client._send_command(line.encode() + block + b"\r\n")
         await self.client.flush()
 
 
@@ -522,6 +530,53 @@ async def test_a_stranger_s_message_does_not_end_a_task_that_is_there(
     (tmp_path / "go").touch()
     assert await task.result(timeout=15) == "attempt 1"
     assert not keys.mark.exists()
+
+
+async def test_a_bare_status_asks_for_nothing(
+    shared_tasks: TaskFleet, keys: Keys, notes: Notes, tasks_stranger: Stranger, tmp_path: Path
+) -> None:
+    path, subjects = keys.file(keys.one), shared_tasks.subjects
+    worker = await shared_tasks.worker(key_file=path, max_workers=1)
+    pool = shared_tasks.caller(key_file=path)
+    kept = await pool(task_jobs.work).enqueue(notes.path, "kept")
+    assert await kept.result(timeout=10) == "kept"
+    running = await pool(task_jobs.show_pid).enqueue(notes.path, str(tmp_path / "go"))
+    await notes.wait(2)
+    for number, (verb, id) in enumerate((("cancel", running.id), ("forget", kept.id)), 1):
+        await tasks_stranger.deny(subjects.about("ask", verb, id))
+        await refused(worker, "status", 2 * number)  # all workers hear it, and one of them is chosen
+    prefix = shared_tasks.prefix
+    await tasks_stranger.listen("reply.=.stranger.*")
+    others = (f"{prefix}.control.faults", presence_ask(prefix), f"{prefix}.call.faults")
+    for number, subject in enumerate(others, 5):
+        await tasks_stranger.deny(subject, f"{prefix}.reply.=.stranger.{number}")
+        await refused(worker, "status", number)
+    (tmp_path / "go").touch()
+    assert await running.result(timeout=15) == "attempt 1"
+    assert await shared_tasks.caller(key_file=path).task(kept.id).result(timeout=5) == "kept"
+    answered = [it.subject.rpartition(".")[2] for it in tasks_stranger.heard]
+    assert answered in ([], ["7"])  # who calls hears why not
+
+
+async def test_a_forged_no_responders_starts_no_call_again(
+    shared_fleet: Fleet, keys: Keys, notes: Notes, stranger: Stranger, tmp_path: Path
+) -> None:
+    path = keys.file(keys.one)
+    for _ in range(2):
+        await shared_fleet.worker(key_file=path, max_workers=1)
+    pool = shared_fleet.caller(key_file=path, timeout=20, workers_timeout=10)
+    await stranger.listen("call.>")
+    running = asyncio.create_task(pool.submit(jobs.hold, notes.path, str(tmp_path / "go")))
+    call = await stranger.first("call")
+    (pending,) = pool._home.engine._pending.values()  # type: ignore[union-attr]
+    await until(lambda: pending.worker)  # its first beat
+    for _ in range(3):
+        await stranger.deny(call.reply)
+    assert await pool.submit(jobs.take_bytes, b"abc") == 3  # they are heard by now
+    assert pending.worker and not pending.retries and not running.done()
+    (tmp_path / "go").touch()
+    await running
+    assert len(notes.lines()) == 1
 
 
 async def test_a_forged_record_is_not_believed(

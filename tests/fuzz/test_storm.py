@@ -261,8 +261,10 @@ def one(pick: Pick, rng: random.Random, targets: list[list[Heard]], prefix: str)
         data = other[pick(0, len(other) - 1)].data
     if ".call." in base.subject and (way > 3 or way == 2):
         reply = f"{prefix}.reply.=.fuzz.{next(_number)}"
-    if way == 3 and data:
-        headers = STATUS
+    if way == 3:
+        # A bare status is the server's word where that has one: it is not counted there.
+        bare = base.subject.split(".")[1] in ("call", "control", "presence") and pick(0, 1)
+        headers, data = STATUS, b"" if bare else data or b"x"
     elif way == 4:
         headers = OTHER
     return Heard(base.subject, reply, data, headers)
