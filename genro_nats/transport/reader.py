@@ -204,6 +204,9 @@ class Reader(asyncio.BufferedProtocol):
         if exc is not None and not isinstance(exc, OSError):
             exc = ConnectionAbortedError(repr(exc))  # nats-py takes only these for a loss
         self._inner.connection_lost(exc)
+        # Who still knows this object must not keep what was under way, or who heard.
+        self._feed = self._fed = None
+        self.heard, self.takers = {}, {}
 
     def pause_writing(self) -> None:
         self._inner.pause_writing()

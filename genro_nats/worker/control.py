@@ -25,8 +25,8 @@ from genro_nats.transport.outbox import Outbox
 from genro_nats.worker.balance.giving import Giving
 from genro_nats.worker.callers import CallerVersions
 from genro_nats.worker.functions import FunctionShelf
+from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.remote_work import RemoteWork
-from genro_nats.worker.retention import Retention
 
 __all__ = ["Control"]
 
@@ -43,7 +43,7 @@ class Control:
         children: ChildPool,
         giving: Giving,
         functions: FunctionShelf,
-        retention: Retention,
+        outlet: Outlet,
         outbox: Outbox,
         counts: dict[str, int],
         events: Events,
@@ -52,7 +52,8 @@ class Control:
         self._children = children
         self._giving = giving
         self._functions = functions
-        self._retention = retention
+        self._outlet = outlet
+        self._retention = outlet.retention
         self._outbox = outbox
         self._counts = counts
         self._events = events
@@ -95,6 +96,8 @@ class Control:
 
     def _cancel(self, frame: Frame) -> None:
         work = self._works.get(frame.id)
+        if work is None or work.stream:
+            self._outlet.unwanted(frame.id, ended=work is None)
         if work is not None:
             self._children.cancel(work, ExecutorError("The call was cancelled by its caller."))
             return

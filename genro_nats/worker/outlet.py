@@ -35,6 +35,8 @@ class Outlet:
         self._size_limit = options.max_payload_size
         self._loop = asyncio.get_running_loop()
         self._held: dict[bytes, list[tuple[str, str, Buffer]]] = {}
+        self._items: dict[bytes, set[bytes]] = {}  # by call: payloads of its items that may still be pulled
+        self._unwanted: set[bytes] = set()  # calls whose callers left, and which have not ended
         self._opening: asyncio.Task[None] | None = None
         self.retention = Retention(on_drop=self._transfer.owner.drop)
 
@@ -53,11 +55,15 @@ class Outlet:
             self._post(id, caller, reply, frame)
         else:
             reference = self._transfer.owner.offer([frame], once=True)
+            self._items.setdefault(id, set()).add(reference.payload)
             self._post_reference(id, caller, reply, refer(frame, reference))
 
     def outcome(self, id: bytes, caller: str, reply: str, frame: Buffer, *, alone: bool) -> None:
         """Send a call's outcome, and keep it until it is acknowledged. ``alone``: nothing else is about to leave."""
         now = self._loop.time()
+        if id in self._unwanted:
+            self._unwanted.remove(id)
+            self._drop_items(id)
         if self._inline(frame):
             self.retention.keep(id, reply, frame, now)
             self._post(id, caller, reply, frame, alone)
@@ -66,6 +72,16 @@ class Outlet:
         data = refer(frame, reference)
         self.retention.keep(id, reply, data, now, reference.payload)
         self._post_reference(id, caller, reply, data)
+
+    def unwanted(self, id: bytes, *, ended: bool) -> None:
+        """The caller of a call left: nobody pulls its items. ``ended``: it had its outcome before."""
+        if not ended:
+            self._unwanted.add(id)
+        self._drop_items(id)
+
+    def _drop_items(self, id: bytes) -> None:
+        for payload in self._items.pop(id, ()):
+            self._transfer.owner.drop(payload)
 
     def _inline(self, frame: Buffer) -> bool:
         return len(frame) <= min(self._inline_limit, self._connection.max_payload)
@@ -99,7 +115,12 @@ class Outlet:
 
     def sweep(self) -> None:
         """Once a second: send again what was not acknowledged, drop what nobody asks for."""
-        self._transfer.owner.sweep()
+        owner = self._transfer.owner
+        owner.sweep()
+        for id, payloads in list(self._items.items()):
+            payloads.intersection_update(owner.payloads)
+            if not payloads:
+                del self._items[id]
         if self._connection.connected:
             for kept in self.retention.due(self._loop.time()):
                 self._outbox.post(kept.subject, kept.subject, kept.data)

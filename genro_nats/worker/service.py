@@ -112,7 +112,7 @@ class PoolService:
             self.children,
             self.balance.giving,
             functions,
-            self._outlet.retention,
+            self._outlet,
             outbox,
             self.counts,
             events,
@@ -310,7 +310,8 @@ class PoolService:
                 self._run(work)  # it says that the deadline has passed
             else:
                 named = error if isinstance(error, ExecutorError) else ExecutorError(f"No memory: {error}")
-                self.children.cancel(work, named)
+                # Its traceback holds this frame, and the arguments as far as they came.
+                self.children.cancel(work, named.with_traceback(None))
             return
         work.pulling = None
         self._run(work)

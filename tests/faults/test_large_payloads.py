@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from genro_nats import CallTimeoutError, NatsExecutor, WorkerLostError
+from genro_nats import CallTimeoutError, ExecutorError, NatsExecutor, WorkerLostError
 from genro_nats.bench.processes import family
 from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, chunks, decode, encode, size
 from genro_nats.codec.reference import Reference, refer
@@ -118,6 +118,35 @@ def shared_memory(worker: Worker) -> int:
             found += Path(f"/proc/{pid}/maps").read_text().count("memfd:genro-nats")
             found += sum("memfd:genro-nats" in str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir())
     return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+@pytest.mark.parametrize("count", [12, 50], ids=["that has ended", "that goes on"])
+async def test_a_stream_that_is_left_holds_nothing(narrow: Fleet, count: int) -> None:
+    worker = await narrow.worker(max_workers=1, max_backlog_size=30_000_000)
+    pool = narrow.caller(timeout=20)
+    for _ in range(3):
+        async with contextlib.aclosing(pool(jobs.mixed_items).stream([2_000_000] * count)) as items:
+            assert len(await anext(items)) == 2_000_000
+        assert await pool.submit(jobs.take_bytes, b"abc") == 3
+        await until(lambda: shared_memory(worker) == 0, 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+async def test_arguments_that_could_not_be_pulled_hold_nothing(narrow: Fleet) -> None:
+    worker = await narrow.worker(max_workers=1)
+    pool = narrow.caller(timeout=20)
+    await pool.submit(jobs.take_bytes, b"abc")
+    held = Held(transfer_of(pool), 4)
+    call = asyncio.create_task(pool.submit(jobs.take_bytes, bytes(20_000_000)))
+    await until(lambda: held.left < 0 and shared_memory(worker) > 0)
+    owner = transfer_of(pool).owner
+    owner.drop(next(iter(owner.payloads)))  # as if its caller had died: who asks again is told so
+    held.open.set()
+    held.left = 10**6
+    with pytest.raises(ExecutorError):
+        await call
+    await until(lambda: shared_memory(worker) == 0, 5)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memfd")

@@ -12,7 +12,7 @@ import os
 import struct
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from itertools import accumulate
 from typing import Final
 
@@ -123,6 +123,11 @@ class Owner:
         """May somebody have the whole payload? True also for one that was dropped."""
         payload = self._payloads.get(id)
         return payload is None or payload.sent >= payload.size
+
+    @property
+    def payloads(self) -> Set[bytes]:
+        """The ids of those that are kept."""
+        return self._payloads.keys()
 
     @property
     def size(self) -> int:
