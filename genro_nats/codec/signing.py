@@ -31,6 +31,7 @@ from genro_nats.errors import ConfigurationError, SignatureError
 __all__ = ["MAGIC", "SEAL_SIZE", "Flaw", "Keyring", "Opening", "Verified", "new_key", "sealed_at"]
 
 MAGIC: Final = b"\x93GS\x01"  # its version included
+_VERSION: Final = 3  # where its version is
 _KEY: Final = 4  # where the key's id is
 _TIME: Final = 12
 _HEAD: Final = 20  # bytes before the HMAC, which covers them
@@ -211,6 +212,12 @@ class Keyring:
         return Opening(key, start[:SEAL_SIZE], _length(len(context)) + context + start[:_HEAD])
 
     def _unknown(self, data: bytes) -> Flaw:
+        if data[:_VERSION] == MAGIC[:_VERSION] and data[:_KEY] != MAGIC and len(data) >= SEAL_SIZE:
+            return Flaw(
+                "unsigned",
+                f"it is signed in version {data[_VERSION]}, and this side reads version {MAGIC[_VERSION]}: "
+                "bring both to the same release of genro-nats",
+            )
         if data[:_KEY] != MAGIC or len(data) < SEAL_SIZE:
             return Flaw(
                 "unsigned",

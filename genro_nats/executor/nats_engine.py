@@ -346,6 +346,7 @@ class NatsEngine:
         owner = self._transfer.owner
         if reference and pending.losses < _LOSSES and not owner.delivered(reference.payload):
             pending.losses += 1
+            pending.left |= {pending.worker}
             pending.heard = self._loop.time()
             pending.worker = ""
             # From now on the lost one can't get the rest, should it come back.

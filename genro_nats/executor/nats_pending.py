@@ -29,6 +29,7 @@ class Pending:
         "function",
         "heard",
         "items",
+        "left",
         "losses",
         "missed",
         "outcome",
@@ -62,6 +63,7 @@ class Pending:
         self.retries = 0
         self.refused = False
         self.losses = 0  # workers lost before they had its arguments
+        self.left: frozenset[str] = frozenset()  # their inboxes
         self.missed: float | None = None  # when it was first told that nobody serves
         self.timer: asyncio.TimerHandle | None = None
         self.worker = ""  # its inbox, once it has shown itself

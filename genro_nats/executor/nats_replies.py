@@ -78,6 +78,13 @@ class Replies:
                 self._frame(frame, message.reply, len(message.data))
         except DecodeError as error:
             self._on_unreadable(message.subject, error)
+            if "version" in error.fields:  # who speaks another one says nothing else that could be read
+                self._end(message, error)
+
+    def _end(self, message: Message, error: ExecutorError) -> None:
+        for id in _named_in(message):
+            if (pending := self._pending.get(id)) is not None:
+                self._on_broken(pending, error)
 
     def distrusted(self, message: Message) -> None:
         """What must not be believed ends the calls that it is about: their worker would not be heard either."""
@@ -85,10 +92,10 @@ class Replies:
         assert flaw is not None
         if flaw.reason == "replayed":
             return
-        error = flaw.error(f"An answer to a call of pool '{self._name}', which may have run, was refused")
-        for id in _named_in(message):
-            if (pending := self._pending.get(id)) is not None:
-                self._on_broken(pending, error)
+        self._end(
+            message,
+            flaw.error(f"An answer to a call of pool '{self._name}', which may have run, was refused"),
+        )
 
     def _frame(self, frame: Frame, worker: str, size: int) -> None:
         if frame.kind == FrameKind.BEAT:
@@ -100,7 +107,7 @@ class Replies:
         live = pending is not None and not pending.outcome.done()
         if frame.kind in _OUTCOMES and not (live and frame.flags & Flag.REFERRED):
             self._acks.add(worker, frame.id, size)
-        if pending is None or not live:
+        if pending is None or not live or (pending.left and self._is_stale(pending, frame, worker)):
             return
         pending.heard = self._loop.time()
         pending.worker = worker
@@ -110,6 +117,17 @@ class Replies:
             self._deliver(pending, frame)
         elif frame.kind not in _OUTCOMES or pending.items is not None:
             pending.backlog.append(frame)  # an outcome beside a pull of no stream is the same, sent again
+
+    def _is_stale(self, pending: Pending, frame: Frame, worker: str) -> bool:
+        """Does a worker that was lost, and is back, speak of what it had of a call? Another may run that by now."""
+        if frame.kind == FrameKind.REFUSED:
+            return worker in pending.left
+        if frame.kind != FrameKind.ERROR or frame.flags & Flag.REFERRED or pending.reference is None:
+            return False
+        with contextlib.suppress(ExecutorError):
+            lacked = getattr(self._codecs.load_error(frame.flags, frame.body), "payload", None)
+            return lacked not in (None, pending.reference.payload.hex())
+        return False
 
     def _beat(self, frame: Frame, worker: str) -> None:
         now, ids = self._loop.time(), bytes(frame.body)

@@ -310,6 +310,8 @@ class PoolService:
                 self._run(work)  # it says that the deadline has passed
             else:
                 named = error if isinstance(error, ExecutorError) else ExecutorError(f"No memory: {error}")
+                if reference is not None:
+                    named.fields["payload"] = reference.payload.hex()  # so that its caller knows which it was
                 # Its traceback holds this frame, and the arguments as far as they came.
                 self.children.cancel(work, named.with_traceback(None))
             return

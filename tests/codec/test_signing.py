@@ -236,6 +236,12 @@ def test_a_record_is_bound_to_the_one_it_was_stored_over() -> None:
         assert reason(KEYED.open_stored(state, data, {})) == "wrong signature"
 
 
+def test_a_seal_of_another_version_is_named() -> None:
+    flaw = RING.verify(b"", MAGIC[:3] + b"\x02" + RING.seal(b"", [], NOW)[4:])
+    assert isinstance(flaw, Flaw)
+    assert "in version 2, and this side reads version 1" in flaw.text
+
+
 def test_the_server_is_heard_without_a_seal_and_only_where_it_speaks() -> None:
     for subject in ("$JS.API.STREAM.INFO.x", "$JS.ACK.x.y", "own.p.api.abc.1"):
         assert KEYED.seal(subject, [b"x"], "own.p.api.abc.1") == b""

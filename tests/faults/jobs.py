@@ -59,6 +59,13 @@ def hold(path: str, release: str) -> None:
     wait_for(release, 60)
 
 
+def note_and_hold(path: str, release: str, data: bytes) -> int:
+    """Note the execution, run until a file exists, and give the size."""
+    note(path, "held")
+    wait_for(release, 60)
+    return len(data)
+
+
 def cooperate(path: str) -> str:
     """Run until cancelled."""
     note(path, "began")

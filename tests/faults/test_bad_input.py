@@ -365,3 +365,19 @@ async def test_a_worker_that_takes_and_sends_less(shared_fleet: Fleet) -> None:
         await pool.submit(jobs.give_bytes, 4 << 20)
     assert len(await pool.submit(jobs.give_bytes, 2 << 20)) == 2 << 20
     assert worker.count("call.rejected") == 1
+
+
+@pytest.mark.parametrize("count", [10, 3_000_000])
+async def test_a_worker_of_another_protocol_version_is_named(
+    shared_fleet: Fleet, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller(timeout=20)
+    assert await pool.submit(jobs.take_bytes, b"abc") == 3
+    monkeypatch.setattr("genro_nats.codec.frame.VERSION", 2)  # of this process: the caller's
+    begin = time.monotonic()
+    with pytest.raises(DecodeError, match=r"protocol version 1; this side speaks version 2\. Bring caller"):
+        await pool.submit(jobs.take_bytes, bytes(count))
+    assert time.monotonic() - begin < 4  # it is told so, and does not wait for silence
+    monkeypatch.undo()
+    assert await pool.submit(jobs.take_bytes, b"abc") == 3

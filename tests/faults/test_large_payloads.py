@@ -8,6 +8,7 @@ import os
 import pickle
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,33 @@ async def test_a_worker_lost_before_it_had_the_arguments(shared_fleet: Fleet, no
     held.left = 10**6
     assert await asyncio.wait_for(call, 12) == LARGE
     assert notes.lines() == [str(LARGE)]
+
+
+@pytest.mark.parametrize("frozen", [6.0, 11.0], ids=["a while", "so long that its pull ends"])
+async def test_a_lost_worker_that_comes_back_ends_nothing(
+    shared_fleet: Fleet, notes: Notes, frozen: float, tmp_path: Path
+) -> None:
+    """What it says of the arguments that it never had is not about those that another one has now."""
+    first = await shared_fleet.worker(max_workers=1)
+    pool = shared_fleet.caller(timeout=60)
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 4)
+    release = tmp_path / "release"
+    call = asyncio.create_task(pool.submit(jobs.note_and_hold, notes.path, str(release), bytes(LARGE)))
+    await until(lambda: held.left < 0)
+    begin = time.monotonic()
+    first.signal(signal.SIGSTOP)
+    await shared_fleet.worker(max_workers=1)
+    held.open.set()
+    held.left = 10**6
+    await notes.wait(1, 15)
+    await asyncio.sleep(begin + frozen - time.monotonic())
+    first.signal(signal.SIGCONT)
+    spoken = pool.metrics["completed"]
+    await until(lambda: first.count("call.failed") == 1, 25)  # it has said so
+    release.touch()
+    assert await asyncio.wait_for(call, 20) == LARGE
+    assert len(notes.lines()) == 1 and pool.metrics["completed"] == spoken + 1
 
 
 async def test_a_worker_lost_while_its_result_is_pulled(shared_fleet: Fleet, notes: Notes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import weakref
 from typing import Any
 
 import pytest
@@ -134,6 +135,19 @@ async def test_what_ends_a_connection_is_a_loss_for_nats_py() -> None:
     assert lost[0] is None
     assert isinstance(lost[1], OSError) and str(lost[1]) == "a"
     assert isinstance(lost[2], ConnectionAbortedError) and "b" in str(lost[2])
+
+
+async def test_a_lost_connection_keeps_nothing_that_was_under_way() -> None:
+    inner: Any = Inner()
+    inner.connection_lost = lambda error: None
+    taken = Taken()
+    reader, _ = reading(inner, taken)
+    push(reader, message(7, b"x" * 1000)[:500], random.Random(1))
+    held = weakref.ref(taken)
+    del taken
+    assert held() is not None
+    reader.connection_lost(None)
+    assert held() is None
 
 
 async def test_others_get_their_turn() -> None:
