@@ -187,6 +187,7 @@ class PoolService:
         """Items may be lost with the connection, and a stream with a gap must not go on."""
         for work in list(self._works.values()):
             if work.stream:
+                self._outlet.unwanted(work.id, ended=False)
                 self.children.cancel(
                     work,
                     ConnectionLostError(
