@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from genro_nats import NatsExecutor
-from genro_nats.codec.blob import Blob, blob_in, is_referred, refer
+from genro_nats.codec.blob import Blob, BlobId, blob_in, is_referred, refer
 from genro_nats.codec.frame import Frame, size
 from genro_nats.codec.values import dumps, lift
 from genro_nats.errors import (
@@ -66,7 +66,7 @@ async def stored(ledger: Ledger) -> int:
 
 async def heads(ledger: Ledger) -> list[StoredMessage]:
     """A message for each payload that is stored."""
-    where = ledger.subjects.of("blob", "*", "head")
+    where = ledger.subjects.of("blob", "*", "*", "head")
     found = await scan(ledger.js, ledger.subjects.blobs_stream, where, limit=100)
     return [message for message in found if message.data]
 
@@ -502,7 +502,19 @@ def _wrong_hash(blob: Blob) -> Blob:
 
 
 def _another(blob: Blob) -> Blob:
-    return blob._replace(id=os.urandom(16))
+    return blob._replace(id=blob.id._replace(number=os.urandom(16)))
+
+
+def _somebody_elses(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="0" * 8))
+
+
+def _everybodys(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="*"))
+
+
+def _nowhere(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="=.x.=.y"))
 
 
 def _longer(blob: Blob) -> Blob:
@@ -532,6 +544,9 @@ def _dust(blob: Blob) -> Blob:
 DAMAGES: list[tuple[Any, type[Exception], str]] = [
     (_wrong_hash, DecodeError, "hash"),
     (_another, PayloadLostError, "not there"),
+    (_somebody_elses, PayloadLostError, "not there"),
+    (_everybodys, DecodeError, "of a user that can't be"),
+    (_nowhere, DecodeError, "of a user that can't be"),
     (_longer, DecodeError, "A chunk of"),
     (_shorter, DecodeError, "A chunk of|hash"),
     (_endless, PayloadTooLargeError, "max_payload_size"),
@@ -666,7 +681,7 @@ async def test_a_frame_is_put_together_as_it_was() -> None:
     from genro_nats.codec.frame import encode
 
     for content in (content_of(frame), content_in(encode(frame))):
-        blob = Blob(bytes(16), 512, bytes(32), content.n_body, content.table)
+        blob = Blob(BlobId("=", bytes(16)), 512, bytes(32), content.n_body, content.table)
         head, found = blob_in(refer(content.head, blob))
         assert found == blob
         assert start(head, found) + b"".join(content.pieces) == encode(frame)
