@@ -1,9 +1,10 @@
 """What each role may do on the server: every subject that each side uses, and no other.
 
 A caller may call and enqueue, and read what became of its own tasks; a worker serves pools; a
-manager cancels, drains, replays and looks after streams; an observer looks on. Permissions name
-whole tokens of subjects, so they are as narrow as the subjects are: callers of one pool are kept
-apart by the token of their key (``transport/identity.py``).
+manager cancels, drains, replays and looks after streams (a replay is a new task, so it may run code
+where callers may); an observer looks on. Permissions name whole tokens of subjects, so they are as
+narrow as the subjects are: callers of one pool are kept apart by the token of their key
+(``transport/identity.py``).
 """
 
 from __future__ import annotations
