@@ -178,7 +178,6 @@ def _manager(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Per
         drain_inbox(prefix, "*"),
         pool.of("task", "now", "*", "*", "*"),  # a letter that is replayed
         pool.of("blob", "*", "*", "head"),  # and who its arguments belong to from then on
-        pool.of("schedule", "*"),
         pool.of("ask", ">"),
         *pool.api(["STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE"]),
         *pool.api(["CONSUMER.CREATE"], ["tasks"], ".*"),
