@@ -271,7 +271,7 @@ class TaskFailedError(TaskError):
 class PayloadLostError(TaskError):
     """Arguments or a result of a task that were stored apart from it are not there (any more).
 
-    Fields: ``blob`` (its id in hex), ``chunk`` (the number of the missing one).
+    Fields: ``blob`` (its id: user and number in hex), ``chunk`` (the number of the missing one).
     """
 
 

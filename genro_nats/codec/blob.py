@@ -3,16 +3,18 @@
 Such a frame keeps its header, name and meta, so that who passes it on can read them, and has the
 flag REFERRED. Its body says what belongs behind them::
 
-    0   16s  blob id, random
-    16  I    bytes of a chunk; the last one may be shorter
-    20  32s  SHA-256 of body and buffers, end to end
-    52  Q    length of the body
-    60  H    number of buffers
-    62       length of each, as in a frame's buffer table
+    0   8s   the user whose it is: 8 hex digits, or "=" and zeros for nobody's
+    8   16s  its random number
+    24  I    bytes of a chunk; the last one may be shorter
+    28  32s  SHA-256 of body and buffers, end to end
+    60  Q    length of the body
+    68  H    number of buffers
+    70       length of each, as in a frame's buffer table
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -38,6 +40,7 @@ from genro_nats.errors import DecodeError
 __all__ = [
     "MIN_CHUNK",
     "Blob",
+    "BlobId",
     "Content",
     "blob_id",
     "blob_in",
@@ -48,14 +51,33 @@ __all__ = [
     "start",
 ]
 
-_FIXED: Final = struct.Struct("!16sI32sQH")
+_FIXED: Final = struct.Struct("!8s16sI32sQH")
+_USER: Final = re.compile(r"[0-9a-f]{8}|=")  # a token of subjects: nothing else may become one
+_NUMBER: Final = re.compile(r"[0-9a-f]{32}")
 MIN_CHUNK: Final = 256  # bytes; smaller ones would be a way to make a reader ask without end
+
+
+class BlobId(NamedTuple):
+    """Which stored payload. ``user``: whose it is, as in subjects, so that a server can keep users apart."""
+
+    user: str
+    number: bytes
+
+    def __str__(self) -> str:
+        return f"{self.user}.{self.number.hex()}"
+
+    @classmethod
+    def parse(cls, user: str, digits: str) -> BlobId:
+        """The id that two tokens of a subject are. Raises ValueError."""
+        if not _USER.fullmatch(user) or not _NUMBER.fullmatch(digits):
+            raise ValueError(f"{user!r}, {digits!r}: no id of a stored payload")
+        return cls(user, bytes.fromhex(digits))
 
 
 class Blob(NamedTuple):
     """A stored body with its buffers. ``table``: their lengths, as in a frame."""
 
-    id: bytes
+    id: BlobId
     chunk: int
     digest: bytes
     n_body: int
@@ -73,7 +95,8 @@ class Blob(NamedTuple):
 
     def pack(self) -> bytes:
         """As a frame's body."""
-        fixed = _FIXED.pack(self.id, self.chunk, self.digest, self.n_body, len(self.table))
+        user, number = self.id
+        fixed = _FIXED.pack(user.encode(), number, self.chunk, self.digest, self.n_body, len(self.table))
         return fixed + struct.pack(f"!{len(self.table)}Q", *self.table)
 
 
@@ -144,13 +167,22 @@ def blob_in(data: Buffer) -> tuple[Frame, Blob]:
     body = frame.body
     if not frame.flags & Flag.REFERRED or size(body) < _FIXED.size:
         raise DecodeError("A frame that refers to a stored payload, without a proper reference.")
-    id, chunk, digest, n_body, n_buffers = _FIXED.unpack_from(body)
+    whose, number, chunk, digest, n_body, n_buffers = _FIXED.unpack_from(body)
     if n_buffers > MAX_BUFFERS or size(body) != _FIXED.size + 8 * n_buffers or chunk < MIN_CHUNK:
         raise DecodeError("A frame that refers to a stored payload by a reference that can't be.")
-    return frame, Blob(id, chunk, digest, n_body, struct.unpack_from(f"!{n_buffers}Q", body, _FIXED.size))
+    table = struct.unpack_from(f"!{n_buffers}Q", body, _FIXED.size)
+    return frame, Blob(BlobId(_user(whose), number), chunk, digest, n_body, table)
 
 
-def blob_id(data: Buffer) -> bytes:
+def _user(field: bytes) -> str:
+    """The token in a reference's field. Raises DecodeError."""
+    user = field.rstrip(b"\0").decode("latin-1")
+    if not _USER.fullmatch(user):
+        raise DecodeError("A frame that refers to a stored payload of a user that can't be.")
+    return user
+
+
+def blob_id(data: Buffer) -> BlobId:
     """The id of what a frame with the flag REFERRED stands for. Raises DecodeError."""
     return blob_in(data)[1].id
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from genro_nats.codec.assembly import FrameAssembly
-from genro_nats.codec.blob import Blob, content_of, start
+from genro_nats.codec.blob import Blob, BlobId, content_of, start
 from genro_nats.codec.frame import MAX_BUFFERS, Buffer, Flag, Frame, size
 from genro_nats.errors import CodecError, ConfigurationError, DecodeError, PayloadTooLargeError
 
@@ -175,7 +175,7 @@ def _parts(frame: Frame) -> tuple[str, Blob, memoryview]:
     if number not in _NAMES or zero or n_buffers > MAX_BUFFERS or at > len(body):
         raise DecodeError("A compressed frame by no algorithm that is known here.", id=frame.id)
     table = struct.unpack_from(f"!{n_buffers}Q", body, _FIXED.size)
-    return _NAMES[number], Blob(b"", 1, b"", n_body, table), body[at:]
+    return _NAMES[number], Blob(BlobId("=", b""), 1, b"", n_body, table), body[at:]
 
 
 def _check_size(total: int, limit: int) -> None:

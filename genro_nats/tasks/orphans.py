@@ -1,7 +1,7 @@
 """Stored payloads that nobody refers to: dropped after use, and looked for after crashes.
 
 A payload's head names the subjects that may refer to it. What is stored on one of them and
-holds the payload's id needs it; when there is nothing such, nobody does. That one rule covers
+holds the payload's number needs it; when there is nothing such, nobody does. That one rule covers
 tasks, runs of a schedule that share their arguments, dead letters and replays.
 """
 
@@ -13,6 +13,7 @@ import random
 from collections.abc import Callable
 from typing import Final
 
+from genro_nats.codec.blob import BlobId
 from genro_nats.errors import ExecutorError
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.transport.blobs import Blobs, Head, read_head
@@ -30,7 +31,7 @@ _REFERRING: Final = 10_000  # messages of one subject that are looked at: runs o
 _LOOKS: Final = 4  # per orphan_ttl
 
 
-async def release(js: JetStream, blobs: Blobs, subjects: TaskSubjects, id: bytes) -> bool:
+async def release(js: JetStream, blobs: Blobs, subjects: TaskSubjects, id: BlobId) -> bool:
     """Drop a payload unless something refers to it; was it dropped? Needs the right to purge."""
     head = await blobs.head(id)
     if head is None or await _is_needed(js, subjects, head):
@@ -42,7 +43,7 @@ async def release(js: JetStream, blobs: Blobs, subjects: TaskSubjects, id: bytes
 async def _is_needed(js: JetStream, subjects: TaskSubjects, head: Head) -> bool:
     for owner in dict.fromkeys(head.owners):
         found = await scan(js, subjects.stream_of(owner), owner, limit=_REFERRING)
-        if any(message.flaw is not None or head.id in message.data for message in found):
+        if any(message.flaw is not None or head.id.number in message.data for message in found):
             return True  # what is refused here may be good to others
     return False
 
@@ -59,7 +60,7 @@ class Sweeper:
         self._orphan_ttl = orphan_ttl
         self._now = now
         self._sweeping: asyncio.Task[None] | None = None
-        self._suspects: set[bytes] = set()  # needed by nobody when it was looked last
+        self._suspects: set[BlobId] = set()  # needed by nobody when it was looked last
 
     def start(self) -> None:
         """Begin, unless it has begun."""
@@ -90,7 +91,7 @@ class Sweeper:
         suspects, self._suspects = self._suspects, set()
         while True:
             found = await scan(
-                self._js, stream, self._subjects.of("blob", "*", "head"), start_seq=seq, limit=_PAGE
+                self._js, stream, self._subjects.of("blob", "*", "*", "head"), start_seq=seq, limit=_PAGE
             )
             for message in found:
                 head = read_head(message)

@@ -6,7 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from genro_nats.codec.assembly import FrameAssembly
-from genro_nats.codec.blob import Blob, Content, blob_in, content_in, content_of, is_referred, refer, start
+from genro_nats.codec.blob import (
+    Blob,
+    BlobId,
+    Content,
+    blob_in,
+    content_in,
+    content_of,
+    is_referred,
+    refer,
+    start,
+)
 from genro_nats.codec.compression import expand
 from genro_nats.codec.frame import Buffer, Frame, decode
 from genro_nats.config import PoolOptions
@@ -38,7 +48,8 @@ class Shelf:
         self._connection = connection
         self._inline_limit = options.inline_limit
         self._size_limit = options.max_payload_size
-        named = f"{identity(options) or NONE}.{who}"
+        self.user: Final = identity(options) or NONE  # whose arguments are that are stored here
+        named = f"{self.user}.{who}"
         self.blobs = Blobs(subjects, transfer, options.prefix, named, options.orphan_ttl)
 
     async def aclose(self) -> None:
@@ -51,22 +62,25 @@ class Shelf:
         return size <= self._inline_limit and size <= limit - min(_ROOM, limit // 4)
 
     async def put(
-        self, frame: Frame | Buffer, owners: Sequence[str], ttl: float | None = None
+        self, frame: Frame | Buffer, user: str, owners: Sequence[str], ttl: float | None = None
     ) -> tuple[bytes, Blob]:
         """Store a frame's body and buffers; the frame that stands for it, and what was stored.
 
-        ``owners``: subjects where that frame will be. ``ttl``: seconds that it will be there at most.
+        ``user``: whose it is, a token. ``owners``: subjects where that frame will be. ``ttl``: seconds that
+        it will be there at most.
 
         Raises:
             PayloadTooLargeError: over ``max_payload_size``.
             StreamError, StreamUnavailableError, ConnectionLostError: as ``Blobs.put``.
         """
         content = content_of(frame) if isinstance(frame, Frame) else content_in(frame)
-        blob = await self.blobs.put(self._checked(content), owners, None if ttl is None else ttl + LATER)
+        blob = await self.blobs.put(
+            self._checked(content), user, owners, None if ttl is None else ttl + LATER
+        )
         return refer(content.head, blob), blob
 
     def _checked(self, content: Content) -> Content:
-        self.check(Blob(b"", 1, b"", content.n_body, content.table).size, "A task's payload")
+        self.check(Blob(BlobId(NONE, b""), 1, b"", content.n_body, content.table).size, "A task's payload")
         return content
 
     def check(self, size: int, what: str) -> None:

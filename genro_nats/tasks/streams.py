@@ -1,4 +1,4 @@
-"""The streams and consumers of a pool's tasks: whoever needs them first creates them.
+"""The streams and consumers of a pool's tasks: whoever needs them first creates them, if it may.
 
 ===========  ===========  ========================================================================
 tasks        work queue   the calls; a message leaves when its outcome is stored
@@ -16,10 +16,24 @@ from genro_nats.config import PoolOptions
 from genro_nats.errors import PermissionDeniedError
 from genro_nats.tasks.options import Priority
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.streams import ConsumerSpec, StreamSpec, ensure_consumer, ensure_stream
+from genro_nats.transport.streams import (
+    ConsumerSpec,
+    StreamSpec,
+    consumer_exists,
+    ensure_consumer,
+    ensure_stream,
+)
 from genro_nats.transport.subjects import TaskSubjects
 
-__all__ = ["DUPLICATES", "LEVELS", "consumer_spec", "ensure_streams", "stream_specs"]
+__all__ = [
+    "DUPLICATES",
+    "LEVELS",
+    "consumer_spec",
+    "ensure_streams",
+    "require_streams",
+    "stream_specs",
+    "streams_exist",
+]
 
 LEVELS: Final = tuple(Priority)  # the highest first
 DUPLICATES: Final = (
@@ -28,7 +42,7 @@ DUPLICATES: Final = (
 
 
 def stream_specs(subjects: TaskSubjects, options: PoolOptions) -> tuple[StreamSpec, ...]:
-    """The four streams of a pool; the last one is created last, and tells that all are there."""
+    """The four streams of a pool, that of tasks first."""
     kept = {"storage": options.storage, "replicas": options.replicas, "allow_direct": True}
     tasks = StreamSpec(
         subjects.tasks_stream,
@@ -75,23 +89,41 @@ def consumer_spec(subjects: TaskSubjects, level: Priority, options: PoolOptions)
     return ConsumerSpec(level.value, (subjects.of("task", "now", level.value, ">"),), ack_wait=options.lease)
 
 
-async def ensure_streams(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
-    """Create what does not exist.
+async def streams_exist(js: JetStream, subjects: TaskSubjects) -> bool:
+    """Has the pool its streams? The last consumer is created last, and tells; any role may ask for it."""
+    return await consumer_exists(js, subjects.tasks_stream, LEVELS[-1].value)
+
+
+async def require_streams(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
+    """``ensure_streams`` for a caller, which may not look at each: of those that exist, the first is compared.
+
+    To look at a stream is to be told all of its subjects, and those of other callers are none of its business.
 
     Raises:
-        PermissionDeniedError: it does not exist, and this user may not create it; or may not look.
+        PermissionDeniedError: they do not exist, and this user may not create them; or may not look.
         ConfigurationError, TransportError: as ``ensure_stream``.
     """
+    if await streams_exist(js, subjects):
+        await ensure_stream(js, stream_specs(subjects, options)[0])
+        await _ensure_consumers(js, subjects, options)
+        return
     try:
-        for spec in stream_specs(subjects, options):
-            await ensure_stream(js, spec)
-        for level in LEVELS:
-            await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))
+        await ensure_streams(js, subjects, options)
     except PermissionDeniedError as error:
-        if ".CREATE." not in error.subject:
-            raise
         raise PermissionDeniedError(
             f"The streams of the tasks of {options.subject!r} do not exist yet, and this user may not create "
             f"them: start a worker of that pool once, which does. {error}",
             **error.fields,
         ) from error
+
+
+async def ensure_streams(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
+    """Create what does not exist. Raises as ``ensure_stream``."""
+    for spec in stream_specs(subjects, options):
+        await ensure_stream(js, spec)
+    await _ensure_consumers(js, subjects, options)
+
+
+async def _ensure_consumers(js: JetStream, subjects: TaskSubjects, options: PoolOptions) -> None:
+    for level in LEVELS:
+        await ensure_consumer(js, subjects.tasks_stream, consumer_spec(subjects, level, options))

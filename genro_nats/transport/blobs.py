@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
-from genro_nats.codec.blob import MIN_CHUNK, Blob, Content
+from genro_nats.codec.blob import MIN_CHUNK, Blob, BlobId, Content
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import (
     DecodeError,
@@ -48,7 +48,7 @@ _RENEWALS: Final = 4  # of a head, per orphan_ttl: an upload may take long
 class Head(NamedTuple):
     """What stands before a payload's chunks. ``time``: when it was stored, RFC 3339, the server's clock."""
 
-    id: bytes
+    id: BlobId
     owners: tuple[str, ...]
     seq: int
     time: str
@@ -98,8 +98,10 @@ class Blobs:
 
     # -- storing --------------------------------------------------------------
 
-    async def put(self, content: Content, owners: Sequence[str], ttl: float | None = None) -> Blob:
-        """Store a payload. ``owners``: subjects that will refer to it; ``ttl``: seconds, None: until it is dropped.
+    async def put(self, content: Content, user: str, owners: Sequence[str], ttl: float | None = None) -> Blob:
+        """Store a payload of ``user``, a token.
+
+        ``owners``: subjects that will refer to it; ``ttl``: seconds, None: until it is dropped.
 
         Raises:
             StreamError: the stream refused it: it is full, say. Nothing is left of it.
@@ -107,7 +109,7 @@ class Blobs:
         """
         limit = (await self.open()).connection.max_payload
         chunk = max(MIN_CHUNK, min(_CHUNK, limit - min(_HEADERS, limit // 4)))
-        blob = Blob(os.urandom(16), chunk, b"", content.n_body, content.table)
+        blob = Blob(BlobId(user, os.urandom(16)), chunk, b"", content.n_body, content.table)
         try:
             return blob._replace(digest=await self._put(blob, content.pieces, owners, ttl))
         except StreamError as error:
@@ -146,7 +148,7 @@ class Blobs:
         return digest.digest()
 
     async def _write_head(
-        self, id: bytes, owners: Sequence[str], ttl: float | None = None, expected: int | None = None
+        self, id: BlobId, owners: Sequence[str], ttl: float | None = None, expected: int | None = None
     ) -> None:
         publisher = await self._publisher()
         await publisher.publish(
@@ -157,7 +159,7 @@ class Blobs:
             expected_last_subject_sequence=expected,
         )
 
-    async def own(self, id: bytes, owners: Sequence[str]) -> None:
+    async def own(self, id: BlobId, owners: Sequence[str]) -> None:
         """More subjects will refer to it. Raises PayloadLostError if it is not there."""
         for _ in range(_UPDATES):
             head = await self.head(id)
@@ -168,11 +170,11 @@ class Blobs:
             except SequenceConflictError:
                 continue
             return
-        raise StreamUnavailableError(f"The head of {id.hex()} changes all the time.", subject="")
+        raise StreamUnavailableError(f"The head of {id} changes all the time.", subject="")
 
     # -- reading --------------------------------------------------------------
 
-    async def head(self, id: bytes) -> Head | None:
+    async def head(self, id: BlobId) -> Head | None:
         """Who may refer to a payload; None: it is not there."""
         js = await self.open()
         found = await get_last(js, self._subjects.blobs_stream, self._subjects.blob(id, "head"))
@@ -221,7 +223,7 @@ class Blobs:
 
     # -- dropping -------------------------------------------------------------
 
-    async def drop(self, id: bytes) -> None:
+    async def drop(self, id: BlobId) -> None:
         """Remove a payload; needs the right to purge, which callers lack."""
         js = await self.open()
         where = self._subjects.blob(id, ">")
@@ -249,10 +251,10 @@ class Blobs:
 
 def read_head(message: StoredMessage) -> Head | None:
     """The head in a message; None: it is none."""
-    id = message.subject.split(".")[-2]
+    *_, user, number, _part = message.subject.split(".")
     try:
         owners = json.loads(message.data)
-        return Head(bytes.fromhex(id), tuple(map(str, owners)), message.seq, message.time)
+        return Head(BlobId.parse(user, number), tuple(map(str, owners)), message.seq, message.time)
     except (ValueError, TypeError, RecursionError):
         return None
 
@@ -274,10 +276,10 @@ def chunks_of(pieces: Sequence[Buffer], size: int) -> Iterator[bytes]:
         yield b"".join(parts)
 
 
-def _lost(id: bytes, chunk: int | None) -> PayloadLostError:
+def _lost(id: BlobId, chunk: int | None) -> PayloadLostError:
     what = "" if chunk is None else f"chunk {chunk} of "
     return PayloadLostError(
-        f"Of a task's stored payload {what}{id.hex()} is not there (any more): it was dropped, or its time is over.",
-        blob=id.hex(),
+        f"Of a task's stored payload {what}{id} is not there (any more): it was dropped, or its time is over.",
+        blob=str(id),
         chunk=chunk,
     )

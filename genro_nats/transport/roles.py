@@ -1,9 +1,10 @@
 """What each role may do on the server: every subject that each side uses, and no other.
 
 A caller may call and enqueue, and read what became of its own tasks; a worker serves pools; a
-manager cancels, drains, replays and looks after streams; an observer looks on. Permissions name
-whole tokens of subjects, so they are as narrow as the subjects are: callers of one pool are kept
-apart by the token of their key (``transport/identity.py``).
+manager cancels, drains, replays and looks after streams (a replay is a new task, so it may run code
+where callers may); an observer looks on. Permissions name whole tokens of subjects, so they are as
+narrow as the subjects are: callers of one pool are kept apart by the token of their key
+(``transport/identity.py``).
 """
 
 from __future__ import annotations
@@ -112,14 +113,16 @@ def _caller(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Perm
         *(f"{prefix}.bulk.{worker}.*.*" for worker in workers),
         pool.of("task", ">"),
         pool.of("schedule", "*"),
-        pool.of("blob", "*", "*"),
+        pool.of("blob", user, "*", "*"),
         *(pool.of("ask", "*", id) for id in mine),
-        *pool.api(["STREAM.INFO"]),
+        *pool.api(
+            ["STREAM.INFO"], ["tasks"]
+        ),  # it lists subjects: of tasks only, which are no secret in a pool
         *pool.api(["CONSUMER.INFO"], ["tasks"], ".*"),
         *pool.read("tasks", pool.of("task", ">"), pool.of("schedule", "*")),
         *pool.read("states", *(pool.of("state", id) for id in mine)),
         *pool.read("states", *(pool.of("note", "*", id) for id in mine)),
-        *pool.read("blobs", pool.of("blob", "*", "*")),
+        *pool.read("blobs", *(pool.of("blob", whose, "*", "*") for whose in (user, NONE))),
         _USER_INFO,
     ]
     if pool.bound:  # for all pools this would be reading all of all streams
@@ -143,7 +146,7 @@ def _worker(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Perm
         pool.of("state", "*", "*", "*"),
         pool.of("note", "*", "*", "*", "*"),
         pool.of("index", "*", "*", "*", "*"),
-        pool.of("blob", "*", "*"),
+        pool.of("blob", "*", "*", "*"),
         pool.of("dead", "*"),
         f"{API}INFO",
         *pool.api(["STREAM.INFO", "STREAM.CREATE", "STREAM.PURGE"]),
@@ -173,9 +176,8 @@ def _manager(pool: _Pool, prefix: str, user: str, workers: Sequence[str]) -> Per
     publish = [
         *looking.publish,
         drain_inbox(prefix, "*"),
-        pool.of("task", ">"),  # a letter that is replayed
-        pool.of("blob", "*", "head"),  # and who its arguments belong to from then on
-        pool.of("schedule", "*"),
+        pool.of("task", "now", "*", "*", "*"),  # a letter that is replayed
+        pool.of("blob", "*", "*", "head"),  # and who its arguments belong to from then on
         pool.of("ask", ">"),
         *pool.api(["STREAM.CREATE", "STREAM.UPDATE", "STREAM.PURGE", "STREAM.MSG.DELETE"]),
         *pool.api(["CONSUMER.CREATE"], ["tasks"], ".*"),

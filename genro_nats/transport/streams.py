@@ -16,10 +16,10 @@ __all__ = [
     "ConsumerSpec",
     "ConsumerState",
     "StreamSpec",
+    "consumer_exists",
     "consumer_state",
     "ensure_consumer",
     "ensure_stream",
-    "stream_exists",
 ]
 
 _SECOND: Final = 1_000_000_000
@@ -146,9 +146,15 @@ async def ensure_consumer(js: JetStream, stream: str, spec: ConsumerSpec) -> Non
     )
 
 
-async def stream_exists(js: JetStream, name: str) -> bool:
-    """Is there a stream of that name? Raises as ``JetStream.api``."""
-    return await _settings(js, f"STREAM.INFO.{name}") is not None
+async def consumer_exists(js: JetStream, stream: str, consumer: str) -> bool:
+    """Is there a consumer of that name, and its stream? Raises as ``JetStream.api``."""
+    try:
+        await js.api(f"CONSUMER.INFO.{stream}.{consumer}")
+    except StreamError as error:
+        if error.code in (_NO_STREAM, _NO_CONSUMER):
+            return False
+        raise
+    return True
 
 
 async def consumer_state(js: JetStream, stream: str, consumer: str) -> ConsumerState:

@@ -38,14 +38,18 @@ instance that made the id up, its first 16 digits ("=.=": somebody's own)::
     P.note.T.V.U.O.I      V is progress or checkpoint
     P.index.T.V.U.O.I     the few tasks in state V, for lists
     P.dead.T.I            dead letters
-    P.blob.T.B.n          chunk n of a stored payload; B is its id in hex. Instead of
-                          n ``head``: who refers to it
+    P.blob.T.U.B.n        chunk n of a stored payload; U is whose it is: of arguments
+                          who stored them, of all else the ``U`` of the task's id;
+                          B is its number in hex. Instead of n ``head``: who refers
+                          to it
 """
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
+
+from genro_nats.codec.blob import BlobId
 
 __all__ = [
     "NONE",
@@ -69,6 +73,7 @@ __all__ = [
     "presence_of",
     "pull_inbox",
     "token",
+    "user_of",
     "worker_inbox",
 ]
 
@@ -223,9 +228,9 @@ class TaskSubjects:
         """Where ``what`` is asked, noted or listed of one task: ``room`` is ask, note or index."""
         return f"{self._prefix}.{room}.{self._pool}.{what}.{_owner(id)}.{token(id)}"
 
-    def blob(self, id: bytes, part: int | str) -> str:
-        """Where a part of a stored payload is: a chunk's number, or "head"."""
-        return f"{self._prefix}.blob.{self._pool}.{id.hex()}.{part}"
+    def blob(self, id: BlobId, part: int | str) -> str:
+        """Where a part of a stored payload, ``U.B``, is: a chunk's number, or "head"."""
+        return f"{self._prefix}.blob.{self._pool}.{id}.{part}"
 
     def stream_of(self, subject: str) -> str:
         """The stream that keeps what is stored on a subject of this pool."""
@@ -242,6 +247,11 @@ class TaskSubjects:
 def is_made_up(id: str) -> bool:
     """Has a task's id the form of those that are made up here?"""
     return _MADE_UP.fullmatch(id) is not None
+
+
+def user_of(id: str) -> str:
+    """``U`` of who made a task's id up, "=" for somebody's own."""
+    return id[:8] if is_made_up(id) else NONE
 
 
 def owner_tokens(owner: str) -> str:

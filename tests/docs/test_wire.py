@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 
 from genro_nats.codec import frame, signing
-from genro_nats.codec.blob import Blob, blob_in, refer
+from genro_nats.codec.blob import Blob, BlobId, blob_in, refer
 from genro_nats.config import PoolOptions
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.letter import pack_letter
@@ -70,8 +70,8 @@ def test_the_subjects_of_tasks_and_their_streams() -> None:
             for room in ("ask", "note", "index")
         },
         one.of("dead", "I"): one.dead_stream,
-        one.of("blob", "B", "n"): one.blobs_stream,
-        one.of("blob", "B", "head"): one.blobs_stream,
+        one.of("blob", "U", "B", "n"): one.blobs_stream,
+        one.of("blob", "U", "B", "head"): one.blobs_stream,
     }
     stored = [subject for spec in stream_specs(one, PoolOptions()) for subject in spec.subjects]
     assert sorted(subject.split(".")[1] for subject in stored) == sorted(
@@ -147,22 +147,23 @@ def test_what_is_not_sealed() -> None:
 
 
 def test_the_reference_to_a_stored_payload_byte_by_byte() -> None:
-    stored = Blob(b"i" * 16, 300, b"h" * 32, 4, (5, 6 | frame.READ_ONLY))
+    stored = Blob(BlobId("0a" * 4, b"i" * 16), 300, b"h" * 32, 4, (5, 6 | frame.READ_ONLY))
     packed = stored.pack()
     table = rows(TASKS.split("### Stored payloads")[1], "| offset | size | field |")
     assert [(int(at), int(size)) for at, size, _ in table[:-1]] == [
-        (0, 16),
-        (16, 4),
-        (20, 32),
-        (52, 8),
-        (60, 2),
+        (0, 8),
+        (8, 16),
+        (24, 4),
+        (28, 32),
+        (60, 8),
+        (68, 2),
     ]
-    assert table[-1][:2] == ["62", "8 × buffers"]  # noqa: RUF001
-    assert packed[:16] == b"i" * 16
-    assert int.from_bytes(packed[16:20], "big") == 300
-    assert packed[20:52] == b"h" * 32
-    assert int.from_bytes(packed[52:60], "big") == 4
-    assert int.from_bytes(packed[60:62], "big") == 2
-    assert struct.unpack("!2Q", packed[62:]) == (5, 6 | frame.READ_ONLY)
+    assert table[-1][:2] == ["70", "8 × buffers"]  # noqa: RUF001
+    assert packed[:24] == b"0a0a0a0a" + b"i" * 16
+    assert int.from_bytes(packed[24:28], "big") == 300
+    assert packed[28:60] == b"h" * 32
+    assert int.from_bytes(packed[60:68], "big") == 4
+    assert int.from_bytes(packed[68:70], "big") == 2
+    assert struct.unpack("!2Q", packed[70:]) == (5, 6 | frame.READ_ONLY)
     head = frame.Frame(frame.FrameKind.REPLY, bytes(16))
     assert blob_in(refer(head, stored))[1] == stored

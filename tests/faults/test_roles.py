@@ -25,12 +25,15 @@ from genro_nats import (
     TaskState,
 )
 from genro_nats.cli.main import main
+from genro_nats.codec.blob import BlobId, blob_id
 from genro_nats.testing import WorkerFactory
 from genro_nats.transport.address import Address
 from genro_nats.transport.denials import Denied
+from genro_nats.transport.direct import get_last
 from genro_nats.transport.identity import identity_of
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.subjects import QUEUE_GROUP
+from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import QUEUE_GROUP, TaskSubjects
 from tests.faults import task_jobs
 from tests.faults.conftest import Notes, until
 from tests.secured import SecuredServer
@@ -98,6 +101,13 @@ FORBIDDEN = {
             $JS.API.DIRECT.GET.{S}.sec.state.idle.{batch}.o.i $JS.API.DIRECT.GET.{S}.sec.state.idle.>
             $JS.API.DIRECT.GET.{S}.sec.state.idle.*.*.* $JS.API.DIRECT.GET.{S}.sec.note.idle.progress.{batch}.o.i
             $JS.API.DIRECT.GET.{S}.sec.index.idle.failed.{batch}.o.i $JS.API.DIRECT.GET.{S}.>
+            $JS.API.STREAM.INFO.{S} $JS.API.STREAM.INFO.{B} $JS.API.STREAM.INFO.{D}
+            $JS.API.DIRECT.GET.{B} $JS.API.DIRECT.GET.{B}.> $JS.API.DIRECT.GET.{B}.sec.blob.idle.>
+            $JS.API.DIRECT.GET.{B}.sec.blob.idle.*.*.* $JS.API.DIRECT.GET.{B}.sec.blob.idle.*.b.0
+            $JS.API.DIRECT.GET.{B}.sec.blob.idle.*.*.head $JS.API.DIRECT.GET.{B}.sec.blob.idle.{batch}.*.*
+            $JS.API.DIRECT.GET.{B}.sec.blob.idle.{batch}.b.0 $JS.API.DIRECT.GET.{B}.sec.blob.idle.{batch}.b.head
+            sec.blob.idle.{batch}.b.0 sec.blob.idle.{batch}.b.head sec.blob.idle.=.b.0 sec.blob.idle.=.b.head
+            sec.blob.idle.b.0 sec.blob.idle.*.b.0 sec.blob.other.{web}.b.0
             $SRV.PING $SYS.REQ.SERVER.PING _INBOX.x anything
             """,
         "subscribe": """
@@ -131,7 +141,8 @@ FORBIDDEN = {
         "publish": """
             sec.call.idle sec.control.idle sec.worker.w sec.reply.{web}.c.i sec.bulk.{worker}.x.owner
             sec.state.idle.{web}.o.i sec.told.idle.{web}.o.i sec.note.idle.progress.{web}.o.i sec.dead.idle.i
-            sec.presence.beat.w sec.task.other.now.normal.=.x sec.blob.idle.b.1 sec.blob.other.b.head
+            sec.presence.beat.w sec.task.other.now.normal.=.x sec.task.idle.later.normal.=.x
+            sec.schedule.idle.n sec.blob.idle.{web}.b.1 sec.blob.other.{web}.b.head
             $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.PURGE.foreign
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
             """,
@@ -144,8 +155,9 @@ FORBIDDEN = {
         "publish": """
             sec.call.idle sec.control.idle sec.task.idle.now.normal.=.x sec.task.idle.later.normal.=.x
             sec.schedule.idle.n sec.ask.idle.cancel.{web}.o.i sec.ask.idle.cancel.=.=.i sec.state.idle.{web}.o.i
-            sec.told.idle.{web}.o.i sec.dead.idle.i sec.note.idle.progress.{web}.o.i sec.blob.idle.b.1
-            sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain sec.presence.beat.w
+            sec.told.idle.{web}.o.i sec.dead.idle.i sec.note.idle.progress.{web}.o.i sec.blob.idle.{web}.b.1
+            sec.blob.idle.{web}.b.head sec.reply.{web}.c.i sec.bulk.{worker}.x.owner sec.worker.w sec.worker.w.drain
+            sec.presence.beat.w
             $JS.API.STREAM.CREATE.{T} $JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.PURGE.{D}
             $JS.API.STREAM.DELETE.{T} $JS.API.STREAM.MSG.DELETE.{T} $JS.API.CONSUMER.CREATE.{T}.high
             $JS.API.CONSUMER.MSG.NEXT.{T}.high $JS.ACK.{T}.high.1.1.1.1.1 $SYS.REQ.SERVER.PING anything
@@ -159,17 +171,20 @@ FORBIDDEN = {
 # Those that the suites of calls and tasks do not use as these users.
 ALLOWED = {
     "web": {
-        "publish": "sec.call.idle sec.ask.idle.cancel.{web}.o.i sec.ask.idle.forget.=.=.i sec.blob.idle.b.1 "
-        "sec.worker.w $JS.API.DIRECT.GET.{B}.sec.blob.idle.b.1 $JS.API.STREAM.INFO.{B}",
+        "publish": "sec.call.idle sec.ask.idle.cancel.{web}.o.i sec.ask.idle.forget.=.=.i sec.worker.w "
+        "sec.blob.idle.{web}.b.1 sec.blob.idle.{web}.b.head $JS.API.DIRECT.GET.{B}.sec.blob.idle.{web}.b.1 "
+        "$JS.API.DIRECT.GET.{B}.sec.blob.idle.=.b.1 $JS.API.STREAM.INFO.{T} $JS.API.CONSUMER.INFO.{T}.low",
         "subscribe": "sec.reply.{web}.c.* sec.told.idle.{web}.o.* sec.note.idle.progress.{web}.o.i",
     },
     "worker": {
-        "publish": "sec.presence.beat.w sec.peers.idle sec.peers.idle.b sec.blob.idle.b.1 $JS.API.STREAM.PURGE.{B} "
+        "publish": "sec.presence.beat.w sec.peers.idle sec.peers.idle.b sec.blob.idle.{web}.b.1 sec.blob.idle.=.b.1 "
+        "$JS.API.DIRECT.GET.{B}.sec.blob.idle.{web}.b.1 $JS.API.STREAM.PURGE.{B} "
         "$JS.API.STREAM.MSG.DELETE.{T} $JS.API.STREAM.CREATE.{B} sec.reply.{web}.c.i sec.bulk.{web}.x.i",
         "subscribe": "sec.presence.ask sec.worker.w.drain sec.peers.idle sec.peers.idle.b $SRV.PING $SRV.*.genro-nats",
     },
     "manager": {
-        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.blob.idle.b.head sec.ask.idle.cancel.{web}.o.i "
+        "publish": "sec.worker.w.drain sec.presence.ask $SRV.PING sec.ask.idle.cancel.{web}.o.i "
+        "sec.blob.idle.{web}.b.head sec.task.idle.now.normal.=.x "
         "$JS.API.STREAM.UPDATE.{T} $JS.API.STREAM.PURGE.{T} $JS.API.STREAM.CREATE.{B}",
         "subscribe": "sec.presence.beat.* sec.told.idle.> $JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.>",
     },
@@ -260,6 +275,67 @@ async def test_a_caller_has_its_own_results_only(server: SecuredServer) -> None:
         assert (await (await batch.enqueue(operator.add, 3, 4)).result(timeout=10)) == 7
 
 
+async def test_large_payloads_of_another_caller(server: SecuredServer) -> None:
+    """They are neither found nor read nor spoilt, by who knows where they are least of all."""
+    async with pool_of(server, "web") as web, pool_of(server, "batch") as batch:
+        task = await web(bytes).enqueue(LARGE)
+        assert await task.result(timeout=10) == bytes(LARGE)
+        own = await batch(bytes).enqueue(LARGE)
+        assert await own.result(timeout=10) == bytes(LARGE)
+        subjects, id = await stored_apart(web, task.id)
+        _, mine = await stored_apart(batch, own.id)
+        stream, js = subjects.blobs_stream, batch._home.engine.tasks._js  # type: ignore[union-attr]
+        assert (id.user, mine.user) == tuple(identity_of(server.public(user)) for user in ("web", "batch"))
+        found = await get_last(js, stream, subjects.of("blob", mine.user, "*", "head"))
+        assert found is not None and found.subject == subjects.blob(mine, "head")
+        for where in (
+            subjects.blob(id, 0),
+            subjects.blob(id, "head"),
+            subjects.of("blob", id.user, "*", "*"),
+            subjects.of("blob", "*", "*", "*"),
+            subjects.of("blob", ">"),
+        ):
+            await refused(get_last(js, stream, where))
+        for part in (0, "head"):
+            await refused(Publisher(js, stream).publish(subjects.blob(id, part), b"", msg_id=None, ttl=1.0))
+        for name in (stream, subjects.states_stream, subjects.dead_stream):
+            await refused(js.api(f"STREAM.INFO.{name}", {"subjects_filter": ">"}))
+        async with pool_of(server, "web") as again:
+            assert await again.task(task.id).result(timeout=10) == bytes(LARGE)
+
+
+async def stored_apart(pool: NatsExecutor, id: str) -> tuple[TaskSubjects, BlobId]:
+    """Which stored payload a task's outcome is."""
+    tasks = pool._home.engine.tasks  # type: ignore[union-attr]
+    record = await tasks._store.load(id)
+    assert record is not None
+    return tasks._subjects, blob_id(record.outcome)
+
+
+async def test_large_payloads_that_change_hands(server: SecuredServer) -> None:
+    """Ids of a caller's own, schedules, and a manager's replay: each may read what it is to read."""
+    async with pool_of(server, "web") as web, pool_of(server, "manager") as manager:
+        own = await web(task_jobs.sum_of).options(id="a large one").enqueue(bytes(LARGE))
+        assert await own.result(timeout=10) == task_jobs.sum_of(bytes(LARGE))
+        given = await web(bytes).options(id="a large result").enqueue(LARGE)
+        assert await given.result(timeout=10) == bytes(LARGE)
+        assert await web.task("a large result").result(timeout=10) == bytes(LARGE)
+        task = await web.enqueue(int, bytes(LARGE))
+        with pytest.raises(ValueError, match="invalid literal"):
+            await task.result(timeout=10)
+        replayed = await manager.dead.replay(task.id)
+        with pytest.raises(ValueError, match="invalid literal"):
+            await replayed.result(timeout=10)
+        assert await manager.dead.drop(replayed.id)
+        subjects = web._home.engine.tasks._subjects  # type: ignore[union-attr]
+        await web(len).schedule("large", every=3600, args=(bytes(LARGE),))
+        js = web._home.engine.tasks._js  # type: ignore[union-attr]
+        stored = await get_last(js, subjects.tasks_stream, subjects.of("schedule", "large"))
+        assert stored is not None and blob_id(stored.data).user == identity_of(server.public("web"))
+        assert await manager.unschedule("large")
+        assert await get_last(js, subjects.tasks_stream, stored.subject) is None
+
+
 async def test_a_caller_lists_and_removes_nothing(server: SecuredServer) -> None:
     async with pool_of(server, "web") as web:
         failing = await web.enqueue(math.sqrt, -1)
@@ -345,6 +421,24 @@ async def test_a_manager_sees_to_dead_letters_and_calls_nothing(server: SecuredS
         assert await manager.dead.drop(replayed.id)
         assert task.id not in [letter.id for letter in await manager.dead.list()]
         assert (await refused(manager.submit(abs, -1))).subject == "sec.call.jobs"
+
+
+async def test_a_manager_removes_schedules_and_makes_none(server: SecuredServer, notes: Notes) -> None:
+    async with pool_of(server, "web") as web, pool_of(server, "manager") as manager:
+        await web(task_jobs.work).schedule("often", every=1, args=(notes.path, "run"))
+        await web(task_jobs.work).schedule("later", every=2, args=(notes.path, "after"))
+        await until(lambda: "run" in notes.lines())
+        assert await manager.unschedule("often")
+        assert not await manager.unschedule("often")
+        assert [one.name async for one in manager.schedules()] == ["later"]
+        runs = notes.lines().count("run")
+        seen = notes.lines().count("after")
+        async with asyncio.timeout(20):
+            while notes.lines().count("after") < seen + 2:  # two seconds and more
+                await asyncio.sleep(0.05)
+        assert notes.lines().count("run") <= runs + 1  # one that was due already
+        assert await manager.unschedule("later")
+        await refused(manager(abs).schedule("nightly", every=60))
 
 
 async def test_a_pool_that_nobody_served_yet(server: SecuredServer) -> None:
@@ -480,6 +574,13 @@ async def test_users_that_are_bound_to_no_pool_keep_apart_too(lacking: Any) -> N
         assert (await task.status()).state is TaskState.COMPLETED
         await refused(batch.task(task.id).result(timeout=10))
         await refused(anext(web.tasks()))
+        large = await web.enqueue(bytes, LARGE)
+        assert await large.result(timeout=10) == bytes(LARGE)
+        subjects, id = await stored_apart(web, large.id)
+        stream, js = subjects.blobs_stream, batch._home.engine.tasks._js  # type: ignore[union-attr]
+        await refused(get_last(js, stream, subjects.blob(id, 0)))
+        await refused(get_last(js, stream, subjects.of("blob", "*", "*", "*")))
+        await refused(Publisher(js, stream).publish(subjects.blob(id, 0), b"", msg_id=None))
 
 
 async def test_what_was_told_during_an_outage_is_read_one_by_one(server: SecuredServer) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 
 from genro_nats import NatsExecutor
-from genro_nats.codec.blob import Blob, blob_in, is_referred, refer
-from genro_nats.codec.frame import Frame, size
+from genro_nats.codec.blob import Blob, BlobId, blob_in, is_referred, refer
+from genro_nats.codec.frame import Flag, Frame, FrameKind, encode, size
 from genro_nats.codec.values import dumps, lift
 from genro_nats.errors import (
     DecodeError,
@@ -28,9 +29,10 @@ from genro_nats.executor.wire import CallEncoder
 from genro_nats.message import Call, ProgressUpdate
 from genro_nats.server import EmbeddedServer
 from genro_nats.tasks.status import TaskState
-from genro_nats.transport.blobs import chunks_of
+from genro_nats.transport.blobs import chunks_of, read_head
 from genro_nats.transport.direct import StoredMessage, get_last, scan
 from genro_nats.transport.publisher import Publisher
+from genro_nats.transport.subjects import TaskSubjects
 from tests.faults import jobs, task_jobs
 from tests.faults.conftest import ROOT, Notes, Worker, until
 from tests.faults.durable import Ledger, TaskFleet, reach
@@ -66,7 +68,7 @@ async def stored(ledger: Ledger) -> int:
 
 async def heads(ledger: Ledger) -> list[StoredMessage]:
     """A message for each payload that is stored."""
-    where = ledger.subjects.of("blob", "*", "head")
+    where = ledger.subjects.of("blob", "*", "*", "head")
     found = await scan(ledger.js, ledger.subjects.blobs_stream, where, limit=100)
     return [message for message in found if message.data]
 
@@ -502,7 +504,19 @@ def _wrong_hash(blob: Blob) -> Blob:
 
 
 def _another(blob: Blob) -> Blob:
-    return blob._replace(id=os.urandom(16))
+    return blob._replace(id=blob.id._replace(number=os.urandom(16)))
+
+
+def _somebody_elses(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="0" * 8))
+
+
+def _everybodys(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="*"))
+
+
+def _nowhere(blob: Blob) -> Blob:
+    return blob._replace(id=blob.id._replace(user="=.x.=.y"))
 
 
 def _longer(blob: Blob) -> Blob:
@@ -532,6 +546,9 @@ def _dust(blob: Blob) -> Blob:
 DAMAGES: list[tuple[Any, type[Exception], str]] = [
     (_wrong_hash, DecodeError, "hash"),
     (_another, PayloadLostError, "not there"),
+    (_somebody_elses, PayloadLostError, "not there"),
+    (_everybodys, DecodeError, "of a user that can't be"),
+    (_nowhere, DecodeError, "of a user that can't be"),
     (_longer, DecodeError, "A chunk of"),
     (_shorter, DecodeError, "A chunk of|hash"),
     (_endless, PayloadTooLargeError, "max_payload_size"),
@@ -579,6 +596,22 @@ async def test_a_record_whose_reference_lies(tasks: TaskFleet) -> None:
                 await reader.task(handle.id).result(timeout=20)
         await ledger.store.save(handle.id, record.record, refer(frame, blob), expected=seq)
         assert await reader.task(handle.id).result(timeout=20) == bytes(LARGE)
+
+
+@pytest.mark.parametrize("buffers", range(4))
+def test_a_reference_of_an_older_layout(buffers: int) -> None:
+    """It named no user, and had 62 bytes before its table."""
+    head = Frame(FrameKind.CALL, bytes(16), b"m:f", flags=Flag.REFERRED)
+    head.body = struct.pack("!16sI32sQH", bytes(16), 512, bytes(32), 9, buffers) + bytes(8 * buffers)
+    with pytest.raises(DecodeError, match="refers to a stored payload"):
+        blob_in(encode(head))
+
+
+@pytest.mark.parametrize("id", ["=.0", "*." + "0" * 32, "00." + "0" * 32, "=." + "A" * 32, "=.*", "0" * 32])
+def test_a_head_that_stands_where_none_can_be(id: str) -> None:
+    """It is none: what is dropped by the words of a subject must be one payload."""
+    subject = TaskSubjects("P", "T").of("blob", *id.split("."), "head")
+    assert read_head(StoredMessage(subject, 1, "2026-01-01T00:00:00Z", {}, b"[]")) is None
 
 
 async def serves_on(tasks: TaskFleet, worker: Worker) -> None:
@@ -663,10 +696,9 @@ async def test_a_frame_is_put_together_as_it_was() -> None:
     """What the reference says of body and buffers is all that is needed."""
     frame = Frame(2, bytes(16), b"name", b"{}", b"body", [b"bytes", bytearray(b"array")])
     from genro_nats.codec.blob import content_in, content_of, start
-    from genro_nats.codec.frame import encode
 
     for content in (content_of(frame), content_in(encode(frame))):
-        blob = Blob(bytes(16), 512, bytes(32), content.n_body, content.table)
+        blob = Blob(BlobId("=", bytes(16)), 512, bytes(32), content.n_body, content.table)
         head, found = blob_in(refer(content.head, blob))
         assert found == blob
         assert start(head, found) + b"".join(content.pieces) == encode(frame)

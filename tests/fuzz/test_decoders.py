@@ -79,7 +79,7 @@ def frames() -> list[bytes]:
     ]
     start = encode(made[0])
     by_digest = FunctionBlob(b"pickle" * 300, []).field + b'{"trace": "00"}'
-    stored = blob.Blob(ID, 1024, bytes(32), 5000, (7, 8))
+    stored = blob.Blob(blob.BlobId("=", ID), 1024, bytes(32), 5000, (7, 8))
     return [
         *map(encode, made),
         encode(Frame(FrameKind.CALL, ID, b"m:f", by_digest, b"body", flags=Flag.BY_DIGEST)),
@@ -188,11 +188,13 @@ def _headers(body: bytes) -> None:
 
 
 def _head(body: bytes) -> None:
-    found = read_head(StoredMessage(f"genro.blob.s.{ID.hex()}.head", 1, "2026-01-01T00:00:00Z", {}, body))
+    found = read_head(StoredMessage(f"genro.blob.s.=.{ID.hex()}.head", 1, "2026-01-01T00:00:00Z", {}, body))
     assert found is None or all(isinstance(owner, str) for owner in found.owners)
 
 
-REFERRED = blob.refer(Frame(FrameKind.CALL, ID, b"m:f"), blob.Blob(ID, 1024, bytes(32), 5000, (7, 8)))
+REFERRED = blob.refer(
+    Frame(FrameKind.CALL, ID, b"m:f"), blob.Blob(blob.BlobId("=", ID), 1024, bytes(32), 5000, (7, 8))
+)
 _careful = Codecs(only_data=True)
 _letter = DeadLetter("id", "m:f", "died", "text", 3, 3, 1e9)
 _shown = json.dumps(
@@ -210,7 +212,7 @@ DECODERS = {
     "reference": Decoder(lambda body: referred(decode(body)[0].body), frames()),
     "task": Decoder(_task, frames()),
     "blob": Decoder(
-        _stored_blob, [REFERRED], [*FRAME_FIELDS, (51, 8), (67, 4), (103, 8), (111, 2), (113, 8)]
+        _stored_blob, [REFERRED], [*FRAME_FIELDS, (51, 8), (59, 8), (75, 4), (111, 8), (119, 2), (121, 8)]
     ),
     "content": Decoder(blob.content_in, frames()),
     "compressed": Decoder(

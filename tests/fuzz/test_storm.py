@@ -319,7 +319,7 @@ async def test_what_is_stored_in_streams(keyed: Range, notes: Notes) -> None:
             what = {"ask": "cancel", "note": "checkpoint", "index": "failed"}.get(room, "x")
             where = {
                 "dead": subjects.of("dead", id),
-                "blob": subjects.of("blob", id, str(number)),
+                "blob": subjects.of("blob", "=", id, str(number)),
                 "state": subjects.state(id),
                 "told": subjects.told(id),
                 "schedule": subjects.of("schedule", id),

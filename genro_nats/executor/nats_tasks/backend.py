@@ -32,12 +32,11 @@ from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
 from genro_nats.tasks.store import StateStore
-from genro_nats.tasks.streams import ensure_streams
+from genro_nats.tasks.streams import require_streams, streams_exist
 from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.streams import stream_exists
 from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox
 from genro_nats.transport.transfer.transfer import Transfer
 
@@ -86,7 +85,7 @@ class NatsTasks:
     # -- life ---------------------------------------------------------------
 
     async def start(self) -> None:
-        """Hear, and create the streams, unless that is done. Raises as ``ensure_streams``."""
+        """Hear, and create the streams, unless that is done. Raises as ``require_streams``."""
         if self._ready:
             return
         if self._starting is None or (self._starting.done() and self._starting.exception() is not None):
@@ -96,7 +95,7 @@ class NatsTasks:
     async def _start(self) -> None:
         await self._js.aclose()  # what an earlier attempt left
         await self._js.start()
-        await ensure_streams(self._js, self._subjects, self._options)
+        await require_streams(self._js, self._subjects, self._options)
         await self._outcomes.start()
         self._ready = True
 
@@ -104,7 +103,7 @@ class NatsTasks:
         """Has the pool any streams? Who only looks creates none: a wrong subject would leave some behind."""
         if not self._ready:
             await self._js.start()
-            if not await stream_exists(self._js, self._subjects.dead_stream):  # the last one to be created
+            if not await streams_exist(self._js, self._subjects):
                 return False
             await self.start()
         return True

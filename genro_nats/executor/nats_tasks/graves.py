@@ -6,7 +6,7 @@ import json
 import logging
 from typing import Final
 
-from genro_nats.codec.blob import blob_in, is_referred
+from genro_nats.codec.blob import BlobId, blob_in, is_referred
 from genro_nats.codec.frame import Buffer, decode, encode
 from genro_nats.codec.signing import Flaw
 from genro_nats.errors import DecodeError, TaskError, TaskNotFoundError
@@ -131,7 +131,7 @@ def _readable(message: StoredMessage) -> DeadLetter | None:
         return None
 
 
-def _blob_of(letter: Buffer) -> bytes | None:
+def _blob_of(letter: Buffer) -> BlobId | None:
     """The id of what was stored apart from a letter's call."""
     try:
         data = unpack_letter(letter)[2]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from genro_nats.errors import CodecError, ConfigurationError, StreamError
+from genro_nats.errors import CodecError, ConfigurationError, PermissionDeniedError, StreamError
 from genro_nats.executor.nats_tasks.submit import Submitter
 from genro_nats.tasks.message import read_message
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
-from genro_nats.transport.direct import StoredMessage, get_last, scan
+from genro_nats.transport.direct import StoredMessage, get_last, purge_subject, scan
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.publisher import Publisher
 from genro_nats.transport.schedules import (
@@ -74,11 +74,18 @@ class Recurring:
         return sorted(schedules, key=lambda schedule: schedule.name)
 
     async def remove(self, name: str) -> bool:
-        """Remove a schedule, which needs no right to purge: a message that is none takes its place."""
+        """Remove a schedule; was it there?
+
+        That needs no right to purge: a message that is none takes its place. Who may store none, as
+        that would be a right to make schedules, purges it: a manager, say.
+        """
         found = await get_last(self._js, self._subjects.tasks_stream, self._subject(name))
         if found is None or not target_of(found.headers):
             return False
-        await self._publisher.publish(self._subject(name), headers=REMOVAL, ttl=_REMOVED)
+        try:
+            await self._publisher.publish(self._subject(name), headers=REMOVAL, ttl=_REMOVED)
+        except PermissionDeniedError:
+            await purge_subject(self._js, self._subjects.tasks_stream, self._subject(name))
         return True
 
     def _subject(self, name: str) -> str:

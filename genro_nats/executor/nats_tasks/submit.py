@@ -302,7 +302,7 @@ class Submitter:
         if self._shelf.fits(length):
             return b"".join(parts), None
         self._shelf.check(length, f"A call of {request.name}")
-        return await self._shelf.put(frame, owners)
+        return await self._shelf.put(frame, self._shelf.user, owners)
 
     def _frame(self, request: TaskRequest, created_at: float | None) -> Frame:
         call = request.call

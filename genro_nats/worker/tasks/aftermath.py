@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from genro_nats.codec.blob import Blob, blob_id
+from genro_nats.codec.blob import Blob, BlobId, blob_id
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import DecodeError, PayloadTooLargeError, StreamError
 from genro_nats.events import Events
@@ -19,7 +19,7 @@ from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.transport.delivery import Delivery
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.subjects import TaskSubjects
+from genro_nats.transport.subjects import TaskSubjects, user_of
 from genro_nats.worker.errors import error_type
 from genro_nats.worker.tasks.asks import Asks
 from genro_nats.worker.tasks.burial import Burial
@@ -95,7 +95,7 @@ class Aftermath:
         if self._shelf.fits(len(frame)):
             return frame, None
         try:
-            return await self._shelf.put(frame, [self._subjects.state(task.id)], task.ttl)
+            return await self._shelf.put(frame, user_of(task.id), [self._subjects.state(task.id)], task.ttl)
         except StreamError as error:
             raise PayloadTooLargeError(str(error), size=len(frame)) from error
 
@@ -108,7 +108,7 @@ class Aftermath:
             if not await release(self._js, self._shelf.blobs, self._subjects, id):
                 self._spawn(self._release(id))
 
-    async def _release(self, id: bytes) -> None:
+    async def _release(self, id: BlobId) -> None:
         """A replica may still have shown what is gone. What stays then is looked at by the sweeper."""
         await asyncio.sleep(_REPLICAS)
         await release(self._js, self._shelf.blobs, self._subjects, id)

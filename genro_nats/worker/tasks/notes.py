@@ -11,11 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+from genro_nats.codec.blob import BlobId
 from genro_nats.codec.frame import Buffer, Frame, FrameKind
 from genro_nats.errors import ExecutorError, SequenceConflictError
 from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.store import StateStore
+from genro_nats.transport.subjects import user_of
 
 __all__ = ["CHECKPOINT", "PROGRESS", "Notes"]
 
@@ -43,7 +45,7 @@ class Notes:
     ) -> None:
         self._store = store
         self._shelf = shelf
-        self._blobs: dict[str, bytes] = {}  # what was stored apart of the last note of each sort
+        self._blobs: dict[str, BlobId] = {}  # what was stored apart of the last note of each sort
         self._id = id
         self._ttl = ttl
         self._seq = seq
@@ -78,7 +80,7 @@ class Notes:
             self._sending = None
 
     @property
-    def stored_apart(self) -> list[bytes]:
+    def stored_apart(self) -> list[BlobId]:
         """The ids of payloads that the last checkpoint left."""
         return [id for what, id in self._blobs.items() if what == CHECKPOINT]
 
@@ -95,7 +97,8 @@ class Notes:
         is_checkpoint = what == CHECKPOINT
         frame = Frame(FrameKind.CHECKPOINT, body=data) if is_checkpoint else data
         ttl = _CHECKPOINT_TTL if is_checkpoint else self._ttl
-        note, blob = await self._shelf.put(frame, [self._store.where(what, self._id)], ttl)
+        where = self._store.where(what, self._id)
+        note, blob = await self._shelf.put(frame, user_of(self._id), [where], ttl)
         try:
             await self._note(what, note)
         except SequenceConflictError:
