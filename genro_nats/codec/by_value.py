@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Buffer, Frame, FrameKind, Head, chunks, size
+from genro_nats.codec.modules import as_by_value
 from genro_nats.errors import CodecError, DecodeError, PythonVersionError
 
 __all__ = [
@@ -136,7 +137,7 @@ def pickled(function: Callable[..., Any], name: str, module: str = "", *, whole:
         CodecError: something in its closure can't be pickled.
     """
     try:
-        with values.as_by_value(module):
+        with as_by_value(module):
             return values.dumps_whole(function) if whole else values.dumps(function)
     except CodecError as error:
         raise CodecError(
