@@ -66,10 +66,11 @@ def no_data(kind: type) -> CodecError:
 
 def _made_otherwise(kind: type) -> CodecError:
     maker = next(c for c in kind.__mro__ if "__new__" in vars(c))
+    made = maker.__qualname__
     why = (
-        f"it is of the type {maker.__qualname__} too, and only its fields would arrive. Hold the {maker.__qualname__} in a field"
+        f"it is of the type {made} too, and only its fields would arrive. Hold the {made} in a field"
         if maker.__module__ == "builtins"
-        else f"{maker.__qualname__}.__new__ would not run where it arrives. Do without"
+        else f"{made}.__new__ would not run where it arrives. Do without"
     )
     return CodecError(f"{_shown(kind)} can't be sent as data: {why}, pass a dictionary in its place, {_WAY}")
 

@@ -297,6 +297,36 @@ def test_what_can_not_be_pickled_is_named() -> None:
         FunctionStore(1 << 20).blob(lambda: lock)
 
 
+def test_the_variable_that_can_not_be_pickled_is_named() -> None:
+    lock, fine = threading.Lock(), 1
+    g, _ = main_function("def h(): return held.fine\ndef f(): return h()", held=[lock], fine=lock)
+    cached = functools.cache(lambda: (fine, lock))
+    holder = Holder()
+    holder.items.append(lock)  # type: ignore[arg-type]
+
+    def with_default(x: Any = fine, *, y: Any = lock) -> Any:
+        return x, y
+
+    cases: list[tuple[Callable[..., Any], str, str]] = [
+        (lambda: (fine, lock), "lock", "lock"),
+        (lambda: g, "held", "list"),
+        (cached, "lock", "lock"),
+        (with_default, "y", "lock"),
+        (functools.partial(print, 1, lock), r"args\[1\]", "lock"),
+        (lambda: cached() and g, "held|lock", "list|lock"),
+        (holder.__init__, "items", "list"),  # type: ignore[misc]
+    ]
+    for function, variable, kind in cases:
+        with pytest.raises(
+            CodecError,
+            match=rf"^The variable '({variable})' of the function \S+ can't be sent: ({kind}) can't be pickled: "
+            r"TypeError: cannot pickle '_thread.lock' object\. Define the function at the top of an importable",
+        ) as caught:
+            FunctionStore(1 << 20).blob(function)
+        assert caught.value.variable in caught.value.args[0]
+        assert caught.value.function
+
+
 # -- what reduces to a name -----------------------------------------------------------------------
 
 CACHED = """
@@ -397,7 +427,7 @@ def test_what_could_only_go_by_a_name_of_main_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr(main, "NAMED", named, raising=False)
     store, wanted = FunctionStore(1 << 20), r"'NAMED' of the main program, a Named, .*importable module"
     for function in (lambda: named, lambda: [named], functools.partial(len, [named])):
-        with pytest.raises(CodecError, match=r"can't be sent: .*" + wanted):
+        with pytest.raises(CodecError, match=r"can't be sent: .*" + wanted + " and import it from there.$"):
             store.blob(function)
     for value in (named, {"k": [named]}):
         with pytest.raises(CodecError, match=wanted):
