@@ -617,6 +617,33 @@ def test_a_warning_names_the_variable_once() -> None:
         store.blob(make())
 
 
+def test_a_warning_shows_the_function() -> None:
+    table = bytes(2_000_000)
+
+    def f() -> Any:
+        return table
+
+    class Called:
+        def __init__(self) -> None:
+            self.table = table
+
+        def __call__(self) -> Any: ...
+
+    line = f.__code__.co_firstlineno
+    called = Called.__call__.__code__.co_firstlineno
+    for make, expected in (
+        (lambda: f, line),
+        (lambda: functools.partial(functools.cache(f)), line),
+        (Called, called),
+        (lambda: functools.partial(len, table), 0),  # the line that sends it
+    ):
+        store = FunctionStore(1 << 24)
+        with pytest.warns(UserWarning, match="2,000,000 bytes") as found:
+            store.blob(make())
+        assert [one.filename for one in found] == [__file__]
+        assert expected in (found[0].lineno, 0)
+
+
 def test_where_large_variables_are_found() -> None:
     big, huge = bytes(1_500_000), numpy.zeros(200_000)
 
