@@ -21,6 +21,11 @@ def array_parts(value: Any) -> tuple[str, str, memoryview, tuple[int, ...]]:
     """The dtype's name, order (C or F), bytes and lengths of an array. Raises CodecError."""
     import numpy
 
+    if value.ndim > _MAX_DIMENSIONS:
+        raise CodecError(
+            f"A NumPy array of {value.ndim} dimensions can't be sent as data: {_MAX_DIMENSIONS} are the most. "
+            "Send it reshaped (array.reshape) or as a list."
+        )
     dtype = _name(value.dtype)
     order = "F" if value.flags.f_contiguous and not value.flags.c_contiguous else "C"
     flat = numpy.ascontiguousarray(value.T if order == "F" else value).reshape(-1)

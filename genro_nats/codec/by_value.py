@@ -14,6 +14,8 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import HEADER_SIZE, NO_ID, Buffer, Frame, FrameKind, Head, chunks, size
+from genro_nats.codec.modules import as_by_value
+from genro_nats.codec.variables import variables
 from genro_nats.errors import CodecError, DecodeError, PythonVersionError
 
 __all__ = [
@@ -133,14 +135,34 @@ def pickled(function: Callable[..., Any], name: str, module: str = "", *, whole:
     ``module``: what lives there goes by value too, as what lives in ``__main__`` does.
 
     Raises:
-        CodecError: something in its closure can't be pickled.
+        CodecError: something in its closure can't be pickled; the text names the variable.
     """
     try:
-        with values.as_by_value(module):
+        with as_by_value(module):
             return values.dumps_whole(function) if whole else values.dumps(function)
     except CodecError as error:
-        raise CodecError(
-            f"The function {name} can't be sent: {error}. Define it at the top of an importable module, "
-            "or keep what can't be pickled out of its closure.",
-            function=name,
-        ) from error
+        raise _unsendable(function, name, module, error) from error
+
+
+def _unsendable(function: Callable[..., Any], name: str, module: str, error: CodecError) -> CodecError:
+    """The same error, saying which variable it was."""
+    found = {"function": name}
+    what = f"The function {name}"
+    with as_by_value(module):
+        for variable, value in variables(function, module):
+            try:
+                values.dumps(value)
+            except CodecError as culprit:
+                what, error, found["variable"] = (
+                    f"The variable {variable!r} of the function {name}",
+                    culprit,
+                    variable,
+                )
+                break
+    # What is refused, and not just impossible to pickle, names its own way out.
+    way = (
+        " Define the function at the top of an importable module, or keep what can't be pickled out of its closure."
+        if error.__cause__ is not None
+        else ""
+    )
+    return CodecError(f"{what} can't be sent: {error}.{way}", **found)

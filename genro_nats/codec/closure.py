@@ -18,11 +18,20 @@ import sys
 import types
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, NewType
 
-from genro_nats.codec import values
 from genro_nats.codec.by_value import pickled
-from genro_nats.codec.nature import HEAP, global_names, is_decorated, is_plain, members, place_of, stands_at
+from genro_nats.codec.modules import is_by_value
+from genro_nats.codec.nature import (
+    CACHED,
+    HEAP,
+    global_names,
+    is_decorated,
+    is_plain,
+    members,
+    place_of,
+    stands_at,
+)
 from genro_nats.errors import CodecError
 
 __all__ = ["LARGE", "Trace", "trace"]
@@ -253,11 +262,19 @@ class _Walk:
     def of_property(self, x: property) -> None:
         self.each((x.fget, x.fset, x.fdel))
 
+    def of_cached_property(self, x: functools.cached_property[Any]) -> None:
+        self.value(x.func)
+
+    def of_named(self, x: Any) -> None:
+        """What pickles as a name, or as its attributes."""
+        if not self._by_reference(x):
+            self.of_mapping(vars(x))
+
     def of_wrapped(self, x: Any) -> None:
         self.value(x.__func__)
 
     def of_module(self, x: types.ModuleType) -> None:
-        if values.is_by_value(x.__name__) or sys.modules.get(x.__name__) is not x:
+        if is_by_value(x.__name__) or sys.modules.get(x.__name__) is not x:
             raise _TooMuchError
 
     def opaque(self, x: Any) -> None:
@@ -279,7 +296,10 @@ _LOOKS: Final[dict[type, Callable[[_Walk, Any], None]]] = {
     types.BuiltinFunctionType: _Walk.of_builtin,
     types.ModuleType: _Walk.of_module,
     functools.partial: _Walk.of_partial,
+    CACHED: _Walk.of_named,
+    NewType: _Walk.of_named,
     property: _Walk.of_property,
+    functools.cached_property: _Walk.of_cached_property,
     staticmethod: _Walk.of_wrapped,
     classmethod: _Walk.of_wrapped,
     tuple: _Walk.of_tuple,

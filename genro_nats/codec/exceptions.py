@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from genro_nats.codec import values
 from genro_nats.codec.frame import Buffer
+from genro_nats.codec.modules import is_main
 from genro_nats.errors import DecodeError, RemoteError, RemoteTraceback
 
 __all__ = ["dump_error", "load_error", "rebuilt", "structure"]
@@ -102,7 +103,7 @@ def _node(error: BaseException, nodes: list[Node], seen: dict[int, int], dumps: 
 
 def _class(kind: type) -> bytes | None:
     """The pickled class of an exception that nobody could import."""
-    lonely = kind.__module__ == "__main__" or "<locals>" in kind.__qualname__
+    lonely = is_main(kind.__module__) or "<locals>" in kind.__qualname__
     return _attempt(_pickled, kind) if lonely else None
 
 

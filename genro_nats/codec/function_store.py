@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 import weakref
 from collections import deque
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, Final, NamedTuple
 from weakref import WeakSet, WeakValueDictionary
 
@@ -104,11 +106,35 @@ class FunctionStore:
                 if max(found.values()) > LARGE
                 else "again when one of them changes. Pass what changes as an argument."
             )
-            warnings.warn(
+            filename, line = _place(function)
+            warnings.warn_explicit(
                 f"The function {label(function)} is sent by value with {shown} in its closure or globals. That goes "
                 f"to each worker once, and {once}",
-                stacklevel=2,
+                UserWarning,
+                filename,
+                line,
+                module=module_of(function),
             )
+
+
+def _place(function: Any) -> tuple[str, int]:
+    """Where it is defined: the call's own line may be on the stack of another thread."""
+    for part in ("func", "__wrapped__"):  # of a partial, a cached function
+        while not hasattr(function, "__code__") and hasattr(function, part):
+            function = getattr(function, part)
+    for found in (function, type(function).__call__):
+        code = getattr(found, "__code__", None)
+        if code is not None:
+            return code.co_filename, code.co_firstlineno
+    return _first_line_outside()
+
+
+def _first_line_outside() -> tuple[str, int]:
+    """The innermost line that is being executed and is none of this package."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("genro_nats."):
+        frame = frame.f_back
+    return ("sys", 1) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
 
 
 def module_of(function: Callable[..., Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Final
 from genro_nats.codec import values
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import MAX_NAME, Frame, FrameKind
+from genro_nats.codec.modules import is_by_value
 from genro_nats.errors import CodecError, ExecutorError, FunctionNotFoundError
 
 __all__ = [
@@ -95,9 +96,7 @@ def stable_name(
 def importable(function: Callable[..., Any], name: str) -> bool:
     """Does ``module:qualname`` lead back to this plain function, here and wherever its module is installed?"""
     module, _, qualname = name.partition(":")
-    if module == "__main__" or "<" in qualname or len(name) > MAX_NAME or module not in sys.modules:
-        return False
-    if values.is_by_value(module):
+    if "<" in qualname or len(name) > MAX_NAME or module not in sys.modules or is_by_value(module):
         return False
     try:
         return unwrap(_attribute(sys.modules[module], qualname)) is function

@@ -16,12 +16,14 @@ from msgspec.msgpack import Ext
 from genro_nats.codec import arrays, times
 from genro_nats.codec.datatypes import is_namedtuple, type_name
 from genro_nats.codec.frame import Buffer
+from genro_nats.codec.shapes import no_data, require_fields_only, shape_of
 from genro_nats.codec.tags import ATOMS, MARKS, Mark
 from genro_nats.errors import CodecError
 
 __all__ = ["Lowering"]
 
 _LEAST, _MOST = -(1 << 63), 1 << 64
+_UNSET: Final = object()
 
 
 class Lowering:
@@ -93,20 +95,31 @@ class Lowering:
         if issubclass(kind, Enum):
             known = kind.__members__.get(value.name or "") is value
             return [MARKS[Mark.ENUM], type_name(kind), value.name if known else self.value(value.value)]
-        if dataclasses.is_dataclass(kind):
-            return [MARKS[Mark.DATACLASS], type_name(kind), self._fields(value)]
-        if is_namedtuple(kind):
-            return [MARKS[Mark.NAMEDTUPLE], type_name(kind), *map(self.value, value)]
+        if dataclasses.is_dataclass(kind) or is_namedtuple(kind):
+            return self._shaped(value, kind)
         if (numpy := sys.modules.get("numpy")) is not None:
             if kind is numpy.ndarray:
                 return self._array(value)
             if isinstance(value, numpy.generic):
                 return [MARKS[Mark.SCALAR], *arrays.scalar_parts(value)]
-        raise _no_data(kind)
+        raise no_data(kind)
 
-    def _fields(self, value: Any) -> dict[str, Any]:
-        names = [field.name for field in dataclasses.fields(value)]
-        return {name: self.value(getattr(value, name)) for name in names if hasattr(value, name)}
+    def _shaped(self, value: Any, kind: type) -> Any:
+        """A dataclass or named tuple. Raises CodecError if it holds more than its fields."""
+        shape = shape_of(kind)
+        held = getattr(value, "__dict__", None)
+        if held and not held.keys() <= shape.known:
+            require_fields_only(kind, held, shape)
+        if issubclass(kind, tuple):
+            return [MARKS[Mark.NAMEDTUPLE], shape.name, *map(self.value, value)]
+        if shape.slots:
+            require_fields_only(kind, (name for name in shape.slots if hasattr(value, name)), shape)
+        fields = {}
+        for name in shape.fields:
+            one = getattr(value, name, _UNSET)
+            if one is not _UNSET:
+                fields[name] = self.value(one)
+        return [MARKS[Mark.DATACLASS], shape.name, fields]
 
     def _array(self, value: Any) -> Any:
         dtype, order, raw, shape = arrays.array_parts(value)
@@ -130,11 +143,3 @@ _LOWERED: Final[dict[type, tuple[Ext, Callable[[Any], Sequence[Any]]]]] = {
     UUID: (MARKS[Mark.UUID], lambda value: (value.bytes,)),
     complex: (MARKS[Mark.COMPLEX], lambda value: (value.real, value.imag)),
 }
-
-
-def _no_data(kind: type) -> CodecError:
-    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
-    return CodecError(
-        f"{name} can't be sent as data. Pass a dictionary, a dataclass or an id in its place, "
-        "or use codec='pickle' with workers that trust their callers."
-    )

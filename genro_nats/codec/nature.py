@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copyreg
+import functools
 import sys
 import types
 from collections.abc import Iterator
 from typing import Any, Final
 
-from genro_nats.codec import values
+from genro_nats.codec.modules import is_by_value
 
-__all__ = ["HEAP", "global_names", "is_decorated", "is_plain", "members", "place_of", "stands_at"]
+__all__ = ["CACHED", "HEAP", "global_names", "is_decorated", "is_plain", "members", "place_of", "stands_at"]
 
+CACHED: Final = type(functools.cache(len))  # of what functools.cache and lru_cache make
 HEAP: Final = 1 << 9  # Py_TPFLAGSHEAPTYPE: a class made by a class statement
 UNSEEN: Final = frozenset(  # of a class: not pickled, or changed by pickling
     {
@@ -35,7 +37,7 @@ def place_of(x: Any) -> tuple[str, str]:
 def stands_at(module: str, qualname: str, x: Any, *, unwrapped: bool) -> bool:
     """Does it stand there, for every process that imports the module?"""
     there: Any = sys.modules.get(module)
-    if there is None or module == "__main__" or "<" in qualname or values.is_by_value(module):
+    if there is None or "<" in qualname or is_by_value(module):
         return False
     for part in qualname.split("."):
         there = getattr(there, part, None)

@@ -8,21 +8,17 @@ pickle can't do or would do wrongly: it refers to whatever lives in
 from __future__ import annotations
 
 import pickle
-import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
-import cloudpickle
-
+from genro_nats.codec import pickler
 from genro_nats.codec.frame import Buffer
+from genro_nats.codec.modules import by_value_modules
 from genro_nats.errors import CodecError, DecodeError
 
 __all__ = ["dumps", "dumps_whole", "loads"]
 
 OUT_OF_BAND: Final = 64 * 1024  # bytes; below it a copy is cheaper than a buffer of its own
-_registry: Final = threading.RLock()  # of cloudpickle, which has one for the process and none of its own
 _BULK: Final = (bytes, bytearray)
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # nothing in them needs a second look
 
@@ -53,13 +49,15 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
 
     try:
         body = pickle.dumps(value, 5, buffer_callback=keep)
-        if b"__main__" not in body and not by_value_modules():
+        if b"_main__" not in body and not by_value_modules():  # __main__ or __mp_main__
             return body, buffers
     except Exception:  # noqa: S110
         pass  # cloudpickle may manage, and explains better when it does not
     buffers.clear()
     try:
-        return cloudpickle.dumps(value, 5, buffer_callback=keep), buffers
+        return pickler.dumps(value, keep), buffers
+    except CodecError:
+        raise
     except Exception as error:
         raise CodecError(
             f"{type(value).__qualname__} can't be pickled: {type(error).__name__}: {error}"
@@ -69,7 +67,7 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
 def dumps_whole(value: Any) -> bytes:
     """The pickle of a value in one piece, large buffers included. Raises CodecError as ``dumps``."""
     body, buffers = dumps(value)
-    return cloudpickle.dumps(value, 5) if buffers else body
+    return pickler.dumps(value) if buffers else body
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -82,44 +80,6 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
         return pickle.loads(body, buffers=buffers)
     except Exception as error:
         raise DecodeError(f"The value can't be unpickled here: {type(error).__name__}: {error}") from error
-
-
-def by_value_modules() -> set[str]:
-    """Modules that the user registered with ``cloudpickle.register_pickle_by_value``."""
-    return cloudpickle.list_registry_pickle_by_value()  # type: ignore[no-any-return]
-
-
-def is_by_value(module: str) -> bool:
-    """Is this module, or a package it is in, registered so?
-
-    What ``as_by_value`` does in another thread does not count.
-    """
-    with _registry:
-        registered = by_value_modules()
-    while registered and module:
-        if module in registered:
-            return True
-        module = module.rpartition(".")[0]
-    return False
-
-
-@contextmanager
-def as_by_value(module: str) -> Iterator[None]:
-    """What lives in this module is pickled by value meanwhile; "" and what is no module: nothing more is."""
-    if not module or module == "__main__" or module not in sys.modules:
-        yield
-        return
-    # Two threads at it would end each other's registration. Who pickles elsewhere meanwhile may send more
-    # by value than it had to, which is no harm.
-    with _registry:
-        if is_by_value(module):
-            yield
-            return
-        cloudpickle.register_pickle_by_value(sys.modules[module])
-        try:
-            yield
-        finally:
-            cloudpickle.unregister_pickle_by_value(sys.modules[module])
 
 
 def lift(value: Any) -> Any:

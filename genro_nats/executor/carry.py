@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
+from genro_nats.codec.modules import is_main
 from genro_nats.errors import ConfigurationError
 
 __all__ = ["Carrier", "home_of"]
@@ -19,7 +20,7 @@ def home_of(variable: ContextVar[Any]) -> str:
         ConfigurationError: no imported module holds it, so no other process could find it.
     """
     for name, module in list(sys.modules.items()):
-        if name == "__main__":
+        if is_main(name):
             continue  # over there it is another module
         for attribute, value in list(getattr(module, "__dict__", {}).items()):
             if value is variable:

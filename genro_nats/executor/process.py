@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from genro_nats.codec.functions import unwrap
+from genro_nats.codec.modules import is_main
 from genro_nats.config import PoolOptions
 from genro_nats.executor.engine import Engine
 from genro_nats.executor.function import Function
@@ -30,7 +31,7 @@ class ProcessExecutor(HomedExecutor):
 
     def _decorate(self, function: Callable[..., Any], **stated: Any) -> Function[..., Any]:
         module = getattr(unwrap(function), "__module__", None)
-        if module and module != "__main__":
+        if module and not is_main(module):
             self._modules[module] = None
         return super()._decorate(function, **stated)
 

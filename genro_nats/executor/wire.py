@@ -8,12 +8,12 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from genro_nats.codec import values
 from genro_nats.codec.by_value import FunctionBlob, inline_field, pickled
 from genro_nats.codec.codecs import Codec, Codecs, codec_named
 from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind
 from genro_nats.codec.function_store import FunctionStore, module_of
 from genro_nats.codec.functions import goes_by_name, label
+from genro_nats.codec.modules import by_value_modules
 from genro_nats.errors import CodecError
 from genro_nats.message import Call, ProgressUpdate, TaskRun
 
@@ -65,7 +65,7 @@ class CallEncoder:
         return name, by_name
 
     def _looked_up(self, function: Callable[..., Any], by: str | None) -> tuple[bytes, bool]:
-        if by is not None or values.by_value_modules():
+        if by is not None or by_value_modules():
             return _encoded(function), goes_by_name(function, by)
         try:
             known = self._names.get(function)

@@ -10,9 +10,10 @@ import sys
 import threading
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
+from functools import cached_property
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, NamedTuple
+from types import ModuleType, SimpleNamespace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -23,7 +24,7 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 
 from genro_nats import CodecError, DecodeError, NotAllowedError, data_type
-from genro_nats.codec import data
+from genro_nats.codec import arrays, data
 from genro_nats.codec.codecs import DATA, Codecs, codec_of
 from genro_nats.codec.data import OUT_OF_BAND
 from genro_nats.codec.datatypes import Types
@@ -200,6 +201,20 @@ def test_arrays(array: Any) -> None:
     np.testing.assert_array_equal(found, array)
 
 
+def test_as_many_dimensions_as_the_receiver_takes() -> None:
+    assert there_and_back(np.zeros((1,) * 32)).ndim == 32
+    refused = SimpleNamespace(ndim=33, dtype=np.dtype("f8"))  # NumPy 1 has no such array
+    with pytest.raises(CodecError, match=r"33 dimensions can't be sent as data: 32 are the most\..*reshape"):
+        arrays.array_parts(refused)
+
+
+@pytest.mark.skipif(int(np.__version__[0]) < 2, reason="an array of NumPy 1 has 32 dimensions at most")
+def test_more_dimensions_are_refused_before_they_are_sent() -> None:
+    for size in (1, OUT_OF_BAND):
+        with pytest.raises(CodecError, match="40 dimensions"):
+            data.dumps([np.zeros((size,) + (1,) * 39)])
+
+
 @pytest.mark.parametrize(
     "scalar", [np.float64(2.5), np.int8(-3), np.bool_(True), np.str_("é"), np.datetime64(5, "D")]
 )
@@ -238,6 +253,121 @@ def test_a_type_that_is_not_marked_is_not_found_though_its_module_is_imported() 
         with pytest.raises(NotAllowedError):
             Types().find(name)
     assert Types().find(f"{__name__}:Point") is Point
+
+
+@data_type
+@dataclasses.dataclass
+class Doubled:
+    x: int
+
+    def __post_init__(self) -> None:
+        self.double = self.x * 2
+
+
+class Undecorated(Part):
+    def __init__(self, level: Level, more: int) -> None:
+        super().__init__(level)
+        self.more = more
+
+
+class SlotBelow(Part):
+    __slots__ = ("__hidden", "below")
+
+
+class NamedMore(Pair):
+    more: int
+
+
+@dataclasses.dataclass
+class Listed(list):  # type: ignore[type-arg]
+    n: int = 0
+
+
+@dataclasses.dataclass
+class Keyed(dict):  # type: ignore[type-arg]
+    n: int = 0
+
+
+@dataclasses.dataclass
+class Raised(Exception):
+    n: int = 0
+
+
+@dataclasses.dataclass
+class Counted:
+    n: int = 0
+
+    def __new__(cls, *_: Any) -> Any:
+        CREATED.append(cls)
+        return object.__new__(cls)
+
+
+def _with(value: Any, **more: Any) -> Any:
+    for name, one in more.items():
+        setattr(value, name, one)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "why"),
+    [
+        (Doubled(3), "Doubled", "attribute 'double' is no field"),
+        (Undecorated(Level.LOW, 2), "Undecorated", "attribute 'more' is no field"),
+        (_with(SlotBelow(Level.LOW), below=1), "SlotBelow", "attribute 'below' is no field"),
+        (_with(SlotBelow(Level.LOW), _SlotBelow__hidden=1), "SlotBelow", "'_SlotBelow__hidden' is no field"),
+        (_with(NamedMore(1, Part(Level.LOW)), more=2), "NamedMore", "attribute 'more' is no field"),
+        (_with(Part(Level.LOW), added=2), "Part", "attribute 'added' is no field"),
+        (Listed(), "Listed", "it is of the type list too"),
+        (Keyed(), "Keyed", "it is of the type dict too"),
+        (Raised(), "Raised", "it is of the type Exception too"),
+        (Counted(), "Counted", r"Counted\.__new__ would not run"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_more_than_its_fields_is_refused(value: Any, name: str, why: str) -> None:
+    for nested in (value, [value], [value] * 2, {"k": (value,)}):
+        with pytest.raises(CodecError, match=rf"{name} can't be sent as data: .*{why}.*codec='pickle'"):
+            data.dumps(nested)
+
+
+T = TypeVar("T")
+
+
+@data_type
+@dataclasses.dataclass
+class Squared(Generic[T]):
+    x: int
+
+    @cached_property
+    def square(self) -> int:
+        return self.x**2
+
+
+@data_type
+class Summed(NamedTuple):
+    a: int
+
+
+@data_type
+class SummedMore(Summed):
+    @cached_property
+    def twice(self) -> int:
+        return self.a * 2
+
+
+@data_type
+class Beneath(Point):
+    """No more state than what it inherits."""
+
+
+def test_what_is_worked_out_again_may_be_left_out() -> None:
+    one, other = Squared[int](3), SummedMore(4)
+    assert (one.square, other.twice) == (9, 8)
+    again, more = there_and_back([one, other])
+    assert (again, more) == (one, other)
+    assert (vars(again), vars(more)) == ({"x": 3}, {})
+    assert (again.square, more.twice) == (9, 8)
+    assert there_and_back(Beneath(1, 2)) == Beneath(1, 2)
 
 
 def test_only_data_types_can_be_marked() -> None:

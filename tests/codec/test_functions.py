@@ -18,7 +18,7 @@ import cloudpickle
 import numpy
 import pytest
 
-from genro_nats.codec import closure, values
+from genro_nats.codec import closure, modules, values
 from genro_nats.codec.by_value import (
     FIELD_SIZE,
     INLINE,
@@ -53,7 +53,7 @@ def opened(blob: FunctionBlob) -> Callable[..., Any]:
 def main_function(source: str, **given: Any) -> tuple[Callable[..., Any], dict[str, Any]]:
     """A function ``f`` whose module is ``__main__``, and its globals."""
     there = {"__name__": "__main__", **given}
-    exec(source, there)
+    exec(compile(source, "<main>", "exec", dont_inherit=True), there)
     return there["f"], there
 
 
@@ -297,6 +297,147 @@ def test_what_can_not_be_pickled_is_named() -> None:
         FunctionStore(1 << 20).blob(lambda: lock)
 
 
+def test_the_variable_that_can_not_be_pickled_is_named() -> None:
+    lock, fine = threading.Lock(), 1
+    g, _ = main_function("def h(): return held.fine\ndef f(): return h()", held=[lock], fine=lock)
+    cached = functools.cache(lambda: (fine, lock))
+    holder = Holder()
+    holder.items.append(lock)  # type: ignore[arg-type]
+
+    def with_default(x: Any = fine, *, y: Any = lock) -> Any:
+        return x, y
+
+    cases: list[tuple[Callable[..., Any], str, str]] = [
+        (lambda: (fine, lock), "lock", "lock"),
+        (lambda: g, "held", "list"),
+        (cached, "lock", "lock"),
+        (with_default, "y", "lock"),
+        (functools.partial(print, 1, lock), r"args\[1\]", "lock"),
+        (lambda: cached() and g, "held|lock", "list|lock"),
+        (holder.__init__, "items", "list"),  # type: ignore[misc]
+    ]
+    for function, variable, kind in cases:
+        with pytest.raises(
+            CodecError,
+            match=rf"^The variable '({variable})' of the function \S+ can't be sent: ({kind}) can't be pickled: "
+            r"TypeError: cannot pickle '_thread.lock' object\. Define the function at the top of an importable",
+        ) as caught:
+            FunctionStore(1 << 20).blob(function)
+        assert caught.value.variable in caught.value.args[0]
+        assert caught.value.function
+
+
+# -- what reduces to a name -----------------------------------------------------------------------
+
+CACHED = """
+import functools, typing
+@functools.cache
+def memo(n): return n if n < 2 else memo(n - 1) + memo(n - 2)
+memo.mark = 7
+class C:
+    @functools.lru_cache(maxsize=3, typed=True)
+    def m(self, x): return x
+    @functools.cached_property
+    def prop(self): return K
+K = 1
+def f(): return memo(9), memo.mark, memo.__name__, C().m(3), C.m.cache_parameters(), C().prop
+"""
+
+
+def test_cached_functions_go_by_value() -> None:
+    f, there = main_function(CACHED)
+    found = opened(FunctionStore(1 << 20).blob(f))()
+    assert found == (34, 7, "memo", 3, {"maxsize": 3, "typed": True}, 1)
+    state = trace(f)
+    assert state is not None
+    assert state.holds(f)
+    assert not state.opaque  # each of those would be pickled at each call
+    exec("def g(): return 5", there)
+    there["memo"].__wrapped__.__code__ = there["g"].__code__.replace(co_argcount=0)
+    assert not state.holds(f)
+
+
+def test_a_cached_function_is_called_sent_and_let_go() -> None:
+    f, there = main_function(CACHED.replace("def f()", "def g()") + "f = memo")
+    store, alive = FunctionStore(1 << 20), weakref.ref(f)
+    blob = store.blob(f)
+    assert store.blob(f) is blob
+    again = opened(blob)
+    assert (again(20), again.cache_info().currsize, again.mark) == (6765, 21, 7)  # type: ignore[attr-defined]
+    body, buffers = values.dumps({"argument": f})
+    assert values.loads(body, buffers)["argument"](10) == 55
+    there.clear()
+    del f
+    gc.collect()
+    assert alive() is None
+
+
+def test_names_of_types_go_by_value() -> None:
+    f, there = main_function(
+        "import typing\nUserId = typing.NewType('UserId', int)\nT = typing.TypeVar('T', bound=UserId)\n"
+        "P = typing.ParamSpec('P')\nTs = typing.TypeVarTuple('Ts')\n"
+        "def f(x: UserId, y: T = 0, z: typing.Callable[P, int] = len, *more: Ts): return UserId(x), f"
+    )
+    found = opened(FunctionStore(1 << 20).blob(f))
+    value, again = found(5)
+    assert (value, again) == (5, found)
+    name = found.__annotations__["x"]
+    assert (name.__name__, name.__supertype__, name.__module__) == ("UserId", int, "__main__")
+    assert found.__annotations__["y"].__bound__.__name__ == "UserId"
+    state = trace(f)
+    assert state is not None
+    assert not state.opaque
+    there["UserId"] = there["T"]
+    assert not state.holds(f)
+
+
+def test_names_within_importable_modules_stay_names() -> None:
+    for value in (samples.memo, samples.UserId):
+        body, _ = values.dumps((value, lambda: 1))  # by cloudpickle
+        assert values.loads(body)[0] is value
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_cached_functions_of_a_module_by_value(monkeypatch: pytest.MonkeyPatch, registered: bool) -> None:
+    module = types.ModuleType("made_up")
+    exec(CACHED + "UserId = typing.NewType('UserId', int)\ndef g(x: UserId): return memo(x)", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    if registered:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        blob = FunctionStore(1 << 20).blob(module.g, stated=not registered)
+    finally:
+        if registered:
+            cloudpickle.unregister_pickle_by_value(module)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert opened(blob)(10) == 55
+
+
+class Named:
+    """Pickles as a name."""
+
+    def __reduce__(self) -> str:
+        return "NAMED"
+
+
+def test_what_could_only_go_by_a_name_of_main_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    main: Any = sys.modules["__main__"]
+    named = Named()
+    monkeypatch.setattr(Named, "__module__", "__main__")
+    monkeypatch.setattr(main, "NAMED", named, raising=False)
+    store, wanted = FunctionStore(1 << 20), r"'NAMED' of the main program, a Named, .*importable module"
+    for function in (lambda: named, lambda: [named], functools.partial(len, [named])):
+        with pytest.raises(CodecError, match=r"can't be sent: .*" + wanted + " and import it from there.$"):
+            store.blob(function)
+    for value in (named, {"k": [named]}):
+        with pytest.raises(CodecError, match=wanted):
+            values.dumps(value)
+        with pytest.raises(CodecError, match=wanted):
+            values.dumps_call((value,), {})
+    with pytest.raises(CodecError, match="module of the main program"):
+        store.blob(lambda: main)
+
+
 # -- what is pickled ------------------------------------------------------------------------------
 
 
@@ -375,6 +516,24 @@ def test_by_name_and_by_value() -> None:
         goes_by_name(lambda: 1, "name")
 
 
+def test_the_main_program_of_a_spawned_process_is_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = types.ModuleType("__mp_main__")
+    exec("class C:\n    x = 5\ndef g(): return C\ndef f(): return g()().x", module.__dict__)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert not goes_by_name(module.f, None)
+    with pytest.raises(CodecError, match="by name"):
+        goes_by_name(module.f, "name")
+    blob, (body, _) = FunctionStore(1 << 20).blob(module.f), values.dumps([module.C()])
+    state = trace(module.f)
+    assert not modules.by_value_modules()
+    monkeypatch.delitem(sys.modules, module.__name__)
+    assert opened(blob)() == 5
+    assert values.loads(body)[0].x == 5
+    assert state is not None
+    module.C.x = 6
+    assert not state.holds(module.f)
+
+
 def test_a_registered_module_goes_by_value(monkeypatch: pytest.MonkeyPatch) -> None:
     package, module = types.ModuleType("made_up_package"), types.ModuleType("made_up_package.part")
     exec("def f(): return g()\ndef g(): return 5", module.__dict__)
@@ -397,7 +556,7 @@ def test_by_value_takes_its_own_module_along(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, module.__name__, module)
     store = FunctionStore(1 << 20)
     blob = store.blob(module.f, stated=True)
-    assert not values.by_value_modules()
+    assert not modules.by_value_modules()
     module.C.x = 6
     changed = store.blob(module.f, stated=True)
     monkeypatch.delitem(sys.modules, module.__name__)
@@ -412,7 +571,7 @@ def test_who_registered_a_module_keeps_it(monkeypatch: pytest.MonkeyPatch) -> No
     cloudpickle.register_pickle_by_value(module)
     try:
         FunctionStore(1 << 20).blob(module.f, stated=True)
-        assert values.by_value_modules() == {"made_up"}
+        assert modules.by_value_modules() == {"made_up"}
     finally:
         cloudpickle.unregister_pickle_by_value(module)
 
@@ -424,7 +583,7 @@ def test_another_thread_s_pickling_does_not_change_how_a_function_goes(
     exec("def f(): return 1", module.__dict__)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     found: list[bool] = []
-    with values.as_by_value("made_up"):
+    with modules.as_by_value("made_up"):
         assert not goes_by_name(module.f, None)
         asking = threading.Thread(target=lambda: found.append(goes_by_name(module.f, "name")))
         asking.start()
@@ -456,6 +615,33 @@ def test_a_warning_names_the_variable_once() -> None:
         store.blob(make())
         table = bytes(2_000_001)
         store.blob(make())
+
+
+def test_a_warning_shows_the_function() -> None:
+    table = bytes(2_000_000)
+
+    def f() -> Any:
+        return table
+
+    class Called:
+        def __init__(self) -> None:
+            self.table = table
+
+        def __call__(self) -> Any: ...
+
+    line = f.__code__.co_firstlineno
+    called = Called.__call__.__code__.co_firstlineno
+    for make, expected in (
+        (lambda: f, line),
+        (lambda: functools.partial(functools.cache(f)), line),
+        (Called, called),
+        (lambda: functools.partial(len, table), 0),  # the line that sends it
+    ):
+        store = FunctionStore(1 << 24)
+        with pytest.warns(UserWarning, match="2,000,000 bytes") as found:
+            store.blob(make())
+        assert [one.filename for one in found] == [__file__]
+        assert expected in (found[0].lineno, 0)
 
 
 def test_where_large_variables_are_found() -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
+from typing import NewType
 
 from genro_nats import InlineExecutor, current_call
 
 first = InlineExecutor("first")
 second = InlineExecutor("second")
 tenant: ContextVar[str] = ContextVar("tenant")
+UserId = NewType("UserId", int)
+
+
+@functools.cache
+def memo(x: int) -> int:
+    return x
 
 
 @first

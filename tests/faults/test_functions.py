@@ -684,6 +684,62 @@ async def test_a_repl_that_defines_things_anew(shared_fleet: Fleet, kind: str, p
     assert found == [*expected, expected[-1], "120 True"], program.stderr
 
 
+MAIN = """
+import asyncio, functools, multiprocessing, sys, typing
+from genro_nats import CodecError, ProcessExecutor
+
+UserId = typing.NewType("UserId", int)
+
+@functools.cache
+def memo(n: UserId): return n if n < 2 else memo(n - 1) + memo(n - 2)
+
+def uses(n): return memo(UserId(n))
+
+class Named:
+    def __reduce__(self): return "NAMED"
+
+NAMED = Named()
+
+class Point:
+    def __init__(self, x): self.x = x
+
+def moved(point, by): return Point(by(point.x))
+
+def refused(function, *args):
+    try:
+        return function.call(*args)
+    except CodecError as error:
+        return "importable module" in str(error)
+
+def report():
+    pool = ProcessExecutor("p", max_workers=1)
+    point = pool(moved).call(Point(10), memo)
+    print(pool(memo).call(9), pool(uses).call(10), type(point) is Point, point.x,
+          refused(pool(lambda: NAMED)), refused(pool(moved), NAMED, memo), flush=True)
+    asyncio.run(pool.aclose())
+
+if __name__ == "__main__":
+    report()
+    child = multiprocessing.get_context("spawn").Process(target=report)
+    child.start()
+    child.join()
+"""
+
+
+async def test_what_a_main_program_and_the_processes_it_spawns_define(tmp_path: Path) -> None:
+    script = tmp_path / "app.py"
+    script.write_text(MAIN)
+    program = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert program.stdout.splitlines() == ["34 55 True 55 True True"] * 2, program.stderr
+
+
 async def test_a_module_that_the_worker_lacks(shared_fleet: Fleet, tmp_path: Path) -> None:
     """By value, a function takes what it uses of its own module along."""
     (tmp_path / "only_here.py").write_text(
