@@ -101,13 +101,15 @@ class AsyncChild:
     async def _run(self, frame: Frame, running: _Running) -> None:
         started = time.monotonic()
         try:
-            value = await self._outcome(frame, running)
+            try:
+                value = await self._outcome(frame, running)
+            finally:
+                running.call.flush_progress()  # may raise: its data are the function's
         except BaseException as raised:
-            error = raised.error if isinstance(raised, _Raised) else raised
+            error = raised.error if type(raised) is _Raised else raised  # isinstance would ask its __class__
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
-        running.call.flush_progress()
         self._running.pop(frame.id, None)
         self._send(reply)
 

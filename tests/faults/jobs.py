@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import Any, NoReturn
 
 from genro_nats import current_call
@@ -261,3 +262,11 @@ def late_bytes(path: str, seconds: float, count: int) -> bytes:
     time.sleep(seconds)
     note(path, "made")
     return bytes(count)
+
+
+def many_buffers(count: int) -> list[PickleBuffer]:
+    """A value of that many buffers beside its pickle (of one memory: they are the same bytes)."""
+    return [PickleBuffer(_BULK) for _ in range(count)]
+
+
+_BULK = bytearray(64 * 1024)
