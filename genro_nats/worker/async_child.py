@@ -31,12 +31,13 @@ __all__ = ["AsyncChild"]
 class _Running:
     """One call: its task, its context and its gate (of the one kind or the other)."""
 
-    __slots__ = ("call", "gate", "task")
+    __slots__ = ("begun", "call", "gate", "task")
 
     def __init__(self, call: CallContext) -> None:
         self.call = call
         self.gate: AsyncGate | ThreadGate = AsyncGate()
         self.task: asyncio.Task[None] | None = None
+        self.begun = False  # a task that is cancelled before would end without a reply
 
 
 class AsyncChild:
@@ -95,12 +96,15 @@ class AsyncChild:
         elif frame.kind == FrameKind.CANCEL:
             running.call.cancel()
             running.gate.close()
-            if running.task is not None and isinstance(running.gate, AsyncGate):
+            if running.task is not None and running.begun and isinstance(running.gate, AsyncGate):
                 running.task.cancel()
 
     async def _run(self, frame: Frame, running: _Running) -> None:
         started = time.monotonic()
+        running.begun = True
         try:
+            if running.call.cancelled:
+                raise asyncio.CancelledError
             try:
                 value = await self._outcome(frame, running)
             finally:

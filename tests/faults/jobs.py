@@ -60,6 +60,11 @@ def hold(path: str, release: str) -> None:
     wait_for(release, 60)
 
 
+async def async_hold(path: str, release: str) -> None:
+    """``hold``, and its child's event loop with it."""
+    hold(path, release)
+
+
 def cooperate(path: str) -> str:
     """Run until cancelled."""
     note(path, "began")
