@@ -41,7 +41,8 @@ without anybody changing code or configuration.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+import sys
+from typing import Any, ClassVar, Final
 
 __all__ = [
     "CallTimeoutError",
@@ -77,6 +78,9 @@ __all__ = [
     "TransportError",
     "WorkerLostError",
 ]
+
+
+_LARGEST: Final = sys.float_info.max
 
 
 class ExecutorError(Exception):
@@ -280,7 +284,17 @@ class TaskCancelledError(TaskError):
 
 
 class Retry(TaskError):
-    """Raise it in a task's function to be tried again after ``delay`` seconds, as far as ``retries`` allow."""
+    """Raise it in a task's function to be tried again after ``delay`` seconds, as far as ``retries`` allow.
+
+    Raises:
+        ConfigurationError: a delay that is no number of seconds from 0 on.
+    """
 
     def __init__(self, message: str = "", *, delay: float = 0.0, **fields: Any) -> None:
+        if isinstance(delay, bool) or not isinstance(delay, int | float) or not 0 <= delay <= _LARGEST:
+            raise ConfigurationError(
+                f"Retry(delay={delay!r}): give seconds from 0 on, such as delay=30 "
+                "(of a timedelta: its total_seconds())",
+                option="delay",
+            )
         super().__init__(message or f"asked to be tried again after {delay:g} s", delay=delay, **fields)

@@ -8,20 +8,37 @@ travels as text, once, for the whole chain.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-import traceback
 from collections.abc import Callable
-from typing import Any, Final
+from types import MemberDescriptorType
+from typing import Any, Final, TypeVar
 
 from genro_nats.codec import values
+from genro_nats.codec.error_text import (
+    BUILTIN,
+    attribute,
+    bases,
+    plain,
+    qualname,
+    text_of,
+    traceback_of,
+    type_name,
+)
 from genro_nats.codec.frame import Buffer
 from genro_nats.codec.modules import is_main
 from genro_nats.errors import DecodeError, RemoteError, RemoteTraceback
 
 __all__ = ["dump_error", "load_error", "rebuilt", "structure"]
 
-MAX_NODES: Final = 100  # of one chain; what is beyond is only in the traceback's text
+MAX_NODES: Final = (
+    100  # of one chain; what is beyond is only in the traceback's text, and counted in a group's notes
+)
 MAX_TEXT: Final = 64 * 1024  # characters of a text or traceback; the middle is left out
+_LOOKED_AT: Final = ("__cause__", "__context__", "__suppress_context__", "__traceback__")
+
+_Given = TypeVar("_Given")
+_Made = TypeVar("_Made")
 
 Node = dict[str, Any]
 Dumps = Callable[[Any], bytes]
@@ -49,9 +66,13 @@ def structure(error: BaseException, dumps: Dumps) -> dict[str, Any]:
 
     ``dumps``: makes bytes of arguments and state, or raises where they can't travel.
     """
-    nodes: list[Node] = []
-    _node(error, nodes, {}, dumps)
-    return {"nodes": nodes, "traceback": _shorten(_format(error))}
+    told = _Teller(dumps)
+    try:
+        told.add(error)
+        nodes = told.nodes
+    except BaseException:  # of whatever else its classes may do, or out of memory
+        nodes = [_bare(error)]
+    return {"nodes": nodes, "traceback": _shorten(traceback_of(error, told.errors))}
 
 
 def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
@@ -74,90 +95,132 @@ def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
         raise DecodeError(f"An error reply without the expected structure: {error!r}") from error
 
 
-def _node(error: BaseException, nodes: list[Node], seen: dict[int, int], dumps: Dumps) -> int | None:
-    """Adds an exception and what it refers to; its number, or None past the limit."""
-    if id(error) in seen:
-        return seen[id(error)]
-    if len(nodes) >= MAX_NODES:
-        return None
-    number = seen[id(error)] = len(nodes)
+class _Teller:
+    """Nodes of an exception and what it refers to, and the exceptions they are of."""
+
+    def __init__(self, dumps: Dumps) -> None:
+        self.nodes: list[Node] = []
+        self.errors: list[BaseException] = []
+        self._numbers: dict[int, int] = {}
+        self._dumps = dumps
+
+    def add(self, error: BaseException | None) -> int | None:
+        """The number of an exception; None past the limit, and for None."""
+        if error is None or id(error) in self._numbers:
+            return None if error is None else self._numbers[id(error)]
+        if len(self.nodes) >= MAX_NODES:
+            return None
+        number = self._numbers[id(error)] = len(self.nodes)
+        node: Node = {}
+        self.nodes.append(node)
+        self.errors.append(error)
+        members = [self.add(member) for member in _members(error)]
+        node |= _facts(error, self._dumps, _left_out(members.count(None)))
+        node["group"] = members
+        node["cause"] = self.add(attribute(error, "__cause__"))
+        node["context"] = self.add(attribute(error, "__context__"))
+        return number
+
+
+def _facts(error: BaseException, dumps: Dumps, left_out: list[str]) -> Node:
+    """What a node says of its exception alone; ``left_out``: notes that tell what it lacks."""
     kind = type(error)
-    args, state = _parts(error, dumps)
-    node: Node = {
-        "type": f"{kind.__module__}:{kind.__qualname__}",
+    args, state = _parts(error, dumps, left_out)
+    return {
+        "type": type_name(kind),
         "class": _class(kind) if dumps is _pickled else None,
         "args": args,
         "state": state,
-        "text": _shorten(_text(error)),
-        "notes": _notes(error),
-        "suppress": error.__suppress_context__,
+        "text": _shorten(text_of(error)),
+        "notes": [*(_attempt(_notes, error) or ()), *left_out],
+        "suppress": attribute(error, "__suppress_context__"),
     }
-    nodes.append(node)
-    members = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    node["group"] = [_node(member, nodes, seen, dumps) for member in members]
-    cause, context = error.__cause__, error.__context__
-    node["cause"] = None if cause is None else _node(cause, nodes, seen, dumps)
-    node["context"] = None if context is None else _node(context, nodes, seen, dumps)
-    return number
+
+
+def _bare(error: BaseException) -> Node:
+    """The node of an exception of which nothing more can be told."""
+    node: Node = {"type": type_name(type(error)), "class": None, "args": None, "state": None}
+    node |= {"text": _shorten(text_of(error)), "notes": [], "suppress": False}
+    return {**node, "group": [], "cause": None, "context": None}
+
+
+def _members(error: BaseException) -> tuple[BaseException, ...]:
+    if not issubclass(type(error), BaseExceptionGroup):  # isinstance would ask its __class__
+        return ()
+    return attribute(error, "exceptions", BaseExceptionGroup)  # type: ignore[no-any-return]
+
+
+def _left_out(count: int) -> list[str]:
+    if not count:
+        return []
+    what = "1 more exception was" if count == 1 else f"{count} more exceptions were"
+    return [f"{what} left out (limit {MAX_NODES})"]
 
 
 def _class(kind: type) -> bytes | None:
     """The pickled class of an exception that nobody could import."""
-    lonely = is_main(kind.__module__) or "<locals>" in kind.__qualname__
-    return _attempt(_pickled, kind) if lonely else None
+    module, _, name = type_name(kind).partition(":")
+    return _attempt(_pickled, kind) if is_main(module) or "<locals>" in name else None
 
 
 def _notes(error: BaseException) -> list[str]:
     notes = getattr(error, "__notes__", ())
-    return [_shorten(note) for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    found = list.copy(notes) if isinstance(notes, list) else []
+    return [_shorten(note) for note in found if issubclass(type(note), str)]
 
 
-def _parts(error: BaseException, dumps: Dumps) -> tuple[bytes | None, bytes | None]:
+def _parts(error: BaseException, dumps: Dumps, left_out: list[str]) -> tuple[bytes | None, bytes | None]:
     """The arguments and state as bytes; None for what can't travel."""
-    args: Any = error.args
-    state: Any = None
-    if isinstance(error, BaseExceptionGroup):
-        args = (error.message,)
-        state = error.__dict__ or None
-    else:
-        # The built-in base knows what belongs to it (OSError's filename, ImportError's name).
-        reduced = _builtin_base(type(error)).__reduce__(error)
-        args, state = reduced[1], reduced[2] if len(reduced) > 2 else None
+    args, state = _attempt(_content, error) or (None, None)
+    if args is None:
+        return None, None
+    if left_out:
+        state = {**(state or {}), "__notes__": [*(state or {}).get("__notes__", ()), *left_out]}
     return _attempt(dumps, args), _attempt(dumps, state)
 
 
+def _content(error: BaseException) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+    """The arguments and the state, read past what its class may have put in their place."""
+    kind = type(error)
+    if issubclass(kind, BaseExceptionGroup):
+        args = (attribute(error, "message", BaseExceptionGroup),)
+        state = attribute(error, "__dict__")
+    else:
+        # The built-in base knows what belongs to it (OSError's filename, ImportError's name).
+        reduced: Any = _builtin_base(kind).__reduce__(error)
+        args, state = reduced[1], reduced[2] if len(reduced) > 2 else None
+    return args, {**(state or {}), **_slots(error)} or None
+
+
+def _slots(error: BaseException) -> dict[str, Any]:
+    """The values that its classes keep in ``__slots__``."""
+    found: dict[str, Any] = {}
+    for kind in bases(type(error)):
+        if kind not in BUILTIN and "__slots__" in vars(kind):
+            for name, slot in vars(kind).items():
+                with contextlib.suppress(AttributeError):  # it holds nothing
+                    if type(slot) is MemberDescriptorType and name not in found:
+                        found[name] = slot.__get__(error)
+    return found
+
+
 def _builtin_base(kind: type[BaseException]) -> type[BaseException]:
-    return next(c for c in kind.__mro__ if c.__module__ == "builtins" and issubclass(c, BaseException))
+    return next(base for base in bases(kind) if base in BUILTIN)
 
 
 def _pickled(value: Any) -> bytes:
     return values.dumps_whole(value)
 
 
-def _attempt(dumps: Dumps, value: Any) -> bytes | None:
+def _attempt(make: Callable[[_Given], _Made], value: _Given) -> _Made | None:
     try:
-        return dumps(value)
-    except Exception:
+        return make(value)
+    except BaseException:  # a __reduce__ or property may raise anything
         return None
 
 
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:
-        return f"<str() of this {type(error).__qualname__} raised {type(broken).__qualname__}>"
-
-
-def _format(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error))
-    except Exception:
-        return f"{type(error).__module__}.{type(error).__qualname__}: {_text(error)}\n(no traceback: formatting failed)"
-
-
 def _shorten(text: str) -> str:
-    # A lone surrogate in a text would make the whole reply unencodable.
-    text = text.encode("utf-8", "backslashreplace").decode()
+    text = plain(text)
     if len(text) <= MAX_TEXT:
         return text
     half = MAX_TEXT // 2
@@ -199,24 +262,51 @@ class _Builder:
             args, state = self._loads(node["args"]), self._loads(node["state"])
             if members:
                 (message,) = args
-                return _restore(base.__new__(kind, message, members), state)
+                return _honest(_restore(base.__new__(kind, message, members), state))
+            if node["group"]:
+                raise TypeError("none of its members could be sent")
             error = base.__new__(kind, *args)
             base.__init__(error, *args)
-            return _restore(error, state)
+            return _honest(_restore(error, state))
         except Exception as why:
             return _stand_in(node, self._text, why)
 
 
 def _restore(error: BaseException, state: dict[Any, Any] | None) -> BaseException:
     # Neither a __setstate__ of the user's, which may expect what __init__ did, nor a __setattr__ or property.
-    builtin = _builtin_base(type(error)).__mro__
     for name, value in (state or {}).items():
-        slot = next((vars(kind)[name] for kind in builtin if name in vars(kind)), None)
+        slot = _slot(type(error), name)
         if slot is None:
-            error.__dict__[name] = value
+            attribute(error, "__dict__")[name] = value
         else:
             slot.__set__(error, value)
     return error
+
+
+def _slot(kind: type[BaseException], name: str) -> Any:
+    """Where a value of that name is kept, if not in ``__dict__``: in a slot, or by a built-in base."""
+    builtin = bases(_builtin_base(kind))
+    for base in bases(kind):
+        found = vars(base).get(name)
+        if found is not None and (base in builtin or type(found) is MemberDescriptorType):
+            return found
+    return None
+
+
+def _honest(error: BaseException) -> BaseException:
+    """The exception, if it shows what it holds: those who pass it on look at that. Raises TypeError."""
+    shown = _attempt(_shown, error)
+    if shown is None or any(a is not b for a, b in zip(shown, _held(error), strict=True)):
+        raise TypeError("its class hides what belongs to every exception")
+    return error
+
+
+def _shown(error: BaseException) -> tuple[Any, ...]:
+    return (error.__class__, *[getattr(error, name) for name in _LOOKED_AT])
+
+
+def _held(error: BaseException) -> tuple[Any, ...]:
+    return (type(error), *[attribute(error, name) for name in _LOOKED_AT])
 
 
 def _find_type(node: Node) -> Any:
@@ -233,7 +323,7 @@ def _checked(kind: Any, node: Node) -> type[BaseException]:
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise TypeError(f"{node['type']} is no exception type here")
     if not issubclass(kind, Exception):
-        raise TypeError(f"{kind.__qualname__} would end this process")
+        raise TypeError(f"{qualname(kind)} would end this process")
     return kind
 
 
@@ -266,7 +356,9 @@ def _last_link(error: BaseException) -> BaseException:
     """Where the chain that a traceback prints begins."""
     seen = {id(error)}
     while True:
-        following = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        following = attribute(error, "__cause__")
+        if following is None and not attribute(error, "__suppress_context__"):
+            following = attribute(error, "__context__")
         if following is None or id(following) in seen:
             return error
         seen.add(id(following))

@@ -21,6 +21,8 @@ from genro_nats.errors import ConfigurationError, DecodeError, NotAllowedError
 __all__ = ["RegisteredFunctions", "require_listed"]
 
 _MAX_NAME: Final = 200  # characters of a refused name that are shown
+_MODULE: Final = vars(type)["__module__"]
+_DICT: Final = vars(type)["__dict__"]
 
 
 def require_listed(allow: Iterable[str]) -> None:
@@ -127,8 +129,9 @@ def _values(module: Any) -> Iterator[Any]:
         return
     for value in list(vars(module).values()):
         yield value
-        if is_class(value) and value.__module__ == module.__name__:
-            yield from list(vars(value).values())
+        # Past a metaclass: it may answer with anything, and one odd class would hide all functions.
+        if is_class(value) and _MODULE.__get__(value) == module.__name__:
+            yield from list(_DICT.__get__(value).values())
 
 
 def _own(module: ModuleType | None) -> Iterator[Any]:

@@ -12,7 +12,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from genro_nats.errors import ConfigurationError
+from genro_nats.codec.error_text import bases, type_name
+from genro_nats.errors import ConfigurationError, Retry
 
 __all__ = [
     "MAX_DEATHS",
@@ -24,6 +25,7 @@ __all__ = [
     "after_death",
     "after_failure",
     "after_miss",
+    "asked_delay",
     "type_names",
 ]
 
@@ -129,9 +131,22 @@ def after_miss(misses: int, *, draw: float) -> RetryAfter | GiveUp:
     return RetryAfter(min(longest, first * 2.0 ** (misses - 1)) * (0.5 + draw / 2))
 
 
+def asked_delay(error: BaseException) -> float | None:
+    """The seconds after which an exception asks to be tried again; None: it does not ask. Never raises.
+
+    A ``Retry`` whose delay was changed to what is no number, or hidden by a subclass, asks for no delay.
+    """
+    if not issubclass(type(error), Retry):  # isinstance would ask its __class__
+        return None
+    try:
+        return min(max(0.0, float(getattr(error, "delay", 0.0))), MAX_DELAY)
+    except BaseException:
+        return 0.0
+
+
 def type_names(kind: type[BaseException]) -> tuple[str, ...]:
     """The names of an exception class and its bases, the most special first."""
-    return tuple(f"{base.__module__}:{base.__qualname__}" for base in kind.__mro__ if base is not object)
+    return tuple(type_name(base) for base in bases(kind) if base is not object)
 
 
 def _time(seconds: float) -> bool:

@@ -31,12 +31,13 @@ __all__ = ["AsyncChild"]
 class _Running:
     """One call: its task, its context and its gate (of the one kind or the other)."""
 
-    __slots__ = ("call", "gate", "task")
+    __slots__ = ("begun", "call", "gate", "task")
 
     def __init__(self, call: CallContext) -> None:
         self.call = call
         self.gate: AsyncGate | ThreadGate = AsyncGate()
         self.task: asyncio.Task[None] | None = None
+        self.begun = False  # a task that is cancelled before would end without a reply
 
 
 class AsyncChild:
@@ -95,19 +96,24 @@ class AsyncChild:
         elif frame.kind == FrameKind.CANCEL:
             running.call.cancel()
             running.gate.close()
-            if running.task is not None and isinstance(running.gate, AsyncGate):
+            if running.task is not None and running.begun and isinstance(running.gate, AsyncGate):
                 running.task.cancel()
 
     async def _run(self, frame: Frame, running: _Running) -> None:
         started = time.monotonic()
+        running.begun = True
         try:
-            value = await self._outcome(frame, running)
+            if running.call.cancelled:
+                raise asyncio.CancelledError
+            try:
+                value = await self._outcome(frame, running)
+            finally:
+                running.call.flush_progress()  # may raise: its data are the function's
         except BaseException as raised:
-            error = raised.error if isinstance(raised, _Raised) else raised
+            error = raised.error if type(raised) is _Raised else raised  # isinstance would ask its __class__
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
-        running.call.flush_progress()
         self._running.pop(frame.id, None)
         self._send(reply)
 

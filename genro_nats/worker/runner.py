@@ -8,7 +8,9 @@ children (``child.py``, ``async_child.py``) differ only in what runs between.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import time
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
@@ -17,11 +19,19 @@ from typing import Any, Final, NamedTuple
 from genro_nats.codec.by_value import FIELD_SIZE, digest_in, opened_inline
 from genro_nats.codec.codecs import codec_of, refusal
 from genro_nats.codec.compression import ACCEPTING, MAX_RAW, accepted, expand, press
-from genro_nats.codec.frame import MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
-from genro_nats.codec.functions import FunctionCache, find_object, label
-from genro_nats.errors import CodecError, DecodeError, FunctionNotFoundError, NotAllowedError, Retry
+from genro_nats.codec.error_text import text_of, traceback_of, type_name
+from genro_nats.codec.frame import MAX_META, MAX_NAME, Buffer, Flag, Frame, FrameKind, chunks
+from genro_nats.codec.functions import FunctionCache, find_object
+from genro_nats.errors import (
+    CodecError,
+    DecodeError,
+    FunctionNotFoundError,
+    NotAllowedError,
+    PayloadTooLargeError,
+    RemoteError,
+)
 from genro_nats.message import CallContext, ProgressUpdate, running_call
-from genro_nats.tasks.retry import type_names
+from genro_nats.tasks.retry import asked_delay, type_names
 
 __all__ = [
     "Opened",
@@ -36,6 +46,7 @@ __all__ = [
 
 
 _MAX_TEXT: Final = 2000  # characters of an error's text in a task's status
+log: Final = logging.getLogger("genro_nats.worker")
 
 
 class Opened(NamedTuple):
@@ -192,22 +203,22 @@ def _find_variable(name: str) -> ContextVar[Any]:
 
 
 def value_reply(frame: Frame, value: Any, started: float, flags: int = 0) -> list[Buffer]:
-    """The reply frame with a result, or an error reply when the result can't be pickled."""
+    """The reply frame with a result, or an error reply when the result can't be sent. Never raises."""
     try:
         codec = codec_of(frame.flags)
         body, buffers = codec.dumps(value)
+        seconds = time.monotonic() - started
+        own = flags | codec.flag
+        reply = Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=own)
+        if frame.flags & ACCEPTING:
+            press(reply, accepted(frame.flags))
+        return chunks(reply)
     except CodecError as error:
         name = frame.name.decode(errors="replace")
         wrapped = CodecError(f"The result of {name} can't be sent back: {error}", function=name)
         return error_reply(frame, wrapped, started, flags)
     except BaseException as error:  # a __reduce__ may raise anything
         return error_reply(frame, error, started, flags)
-    seconds = time.monotonic() - started
-    flags |= codec.flag
-    reply = Frame(FrameKind.REPLY, frame.id, body=body, buffers=buffers, seconds=seconds, flags=flags)
-    if frame.flags & ACCEPTING:
-        press(reply, accepted(frame.flags))
-    return chunks(reply)
 
 
 def item_frame(frame: Frame, value: Any) -> list[Buffer]:
@@ -219,39 +230,81 @@ def item_frame(frame: Frame, value: Any) -> list[Buffer]:
 
 
 def error_reply(frame: Frame, error: BaseException, started: float, flags: int = 0) -> list[Buffer]:
-    """The error frame of whatever a call raised."""
+    """The error frame of whatever a call raised. Never raises: of what can't be sent, its texts are."""
+    flags |= codec_of(frame.flags).flag
+    try:
+        return _error_frame(frame, error, started, flags)
+    except BaseException as why:  # or a caller would wait for ever
+        return _least_reply(frame, error, why, started, flags)
+
+
+def _error_frame(frame: Frame, error: BaseException, started: float, flags: int) -> list[Buffer]:
     seconds = time.monotonic() - started
-    kind = label(type(error)).encode("utf-8", "replace")[:MAX_NAME]
+    kind = type_name(type(error)).encode()[:MAX_NAME]
     meta = _task_error(error, frame) if frame.flags & Flag.TASK else _refused(error)
-    codec = codec_of(frame.flags)
-    body, flags = codec.dump_error(error), flags | codec.flag
+    body = codec_of(frame.flags).dump_error(error)
     reply = Frame(FrameKind.ERROR, frame.id, kind, meta, body, (), flags, 0, seconds)
     return chunks(press(reply, accepted(frame.flags)))
 
 
-def _refused(error: BaseException) -> bytes:
-    """Tells the parent, which opens no body, why the call was not taken."""
-    return (
-        json.dumps({"refused": error.fields.get("reason")}).encode()
-        if isinstance(error, NotAllowedError)
+def _least_reply(
+    frame: Frame, error: BaseException, why: BaseException, started: float, flags: int
+) -> list[Buffer]:
+    """The texts of an error whose reply could not be made, and why."""
+    name, text, reason = type_name(type(error)), text_of(error)[:_MAX_TEXT], text_of(why)[:_MAX_TEXT]
+    reason = f"{type_name(type(why))}: {reason}"
+    with contextlib.suppress(BaseException):
+        log.error("no reply could be made of a call's %s: %s", name, reason)
+    try:
+        told = f"{name.replace(':', '.')}: {text}\n(no more of it could be sent: {reason})"
+        known = RemoteError(told, type_name=name, text=text, traceback=traceback_of(error))
+        body = codec_of(frame.flags).dump_error(known)
+    except BaseException:  # out of memory: an empty body is a DecodeError, and better than no answer
+        body = b""
+    meta = (
+        json.dumps({"types": [name], "text": text, "retry": None}).encode()
+        if frame.flags & Flag.TASK
         else b""
     )
+    seconds = time.monotonic() - started
+    kind = name.encode()[:MAX_NAME]
+    return chunks(Frame(FrameKind.ERROR, frame.id, kind, meta, body, (), flags, 0, seconds))
+
+
+def _refused(error: BaseException) -> bytes:
+    """Tells the parent, which opens no body, why the call was not taken."""
+    if not issubclass(type(error), NotAllowedError):  # isinstance would ask its __class__
+        return b""
+    return json.dumps({"refused": _field(error, "reason")}).encode()
 
 
 def _task_error(error: BaseException, frame: Frame) -> bytes:
-    """What a worker needs to decide whether the task is tried again, without unpickling anything."""
-    delay = getattr(error, "delay", 0.0) if isinstance(error, Retry) else None
+    """What a worker needs to decide whether the task is tried again, without unpickling anything.
+
+    Raises PayloadTooLargeError for a class of too many bases.
+    """
+    kind = type(error)
+    types, text = type_names(kind), text_of(error)[:_MAX_TEXT]
+    facts: dict[str, Any] = {"types": types, "text": text, "retry": asked_delay(error)}
+    if issubclass(kind, FunctionNotFoundError):
+        missed = _field(error, "function")
+        facts["missing"] = missed in (frame.name.decode(errors="replace"), _facts(frame).get("at", ""))
+    if issubclass(kind, NotAllowedError):
+        facts["refused"] = _field(error, "reason")
+    meta = json.dumps(facts).encode()
+    if len(meta) > MAX_META:
+        what = f"The names of {len(types)} base classes take {len(meta)} bytes; the limit is {MAX_META}."
+        raise PayloadTooLargeError(what, size=len(meta), limit=MAX_META)
+    return meta
+
+
+def _field(error: BaseException, name: str) -> str | None:
+    """A field of an error of ours, which the user may have made."""
     try:
-        text = str(error)[:_MAX_TEXT]
-    except Exception:
-        text = "(its text can't be shown)"
-    facts = {"types": type_names(type(error)), "text": text, "retry": delay}
-    if isinstance(error, FunctionNotFoundError):
-        names = frame.name.decode(errors="replace"), _facts(frame).get("at")
-        facts["missing"] = error.fields.get("function") in names
-    if isinstance(error, NotAllowedError):
-        facts["refused"] = error.fields.get("reason")
-    return json.dumps(facts).encode()
+        found = error.fields[name]  # type: ignore[attr-defined]
+    except BaseException:
+        return None
+    return found if type(found) is str else None
 
 
 def _checkpoint_frame(call_id: bytes, value: Any, flags: int) -> list[Buffer]:

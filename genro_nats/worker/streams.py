@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from genro_nats.codec.frame import Buffer, Frame
 from genro_nats.codec.functions import not_a_generator
 from genro_nats.message import STREAM_WINDOW
+from genro_nats.worker.coroutines import run_apart
 from genro_nats.worker.runner import item_frame
 
 __all__ = ["AsyncGate", "Gate", "ThreadGate", "as_iterator", "pump"]
@@ -41,17 +42,13 @@ def _run_async(produced: AsyncIterator[Any]) -> Iterator[Any]:
         try:
             while True:
                 try:
-                    yield runner.run(_next(produced))
+                    yield run_apart(runner.run, produced.__anext__())
                 except StopAsyncIteration:
                     return
         finally:
             close = getattr(produced, "aclose", None)
             if close is not None:
-                runner.run(close())
-
-
-async def _next(produced: AsyncIterator[Any]) -> Any:
-    return await produced.__anext__()
+                run_apart(runner.run, close())
 
 
 def pump(frame: Frame, items: Iterator[Any], gate: Gate, send: Callable[[list[Buffer]], None]) -> None:

@@ -21,6 +21,7 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decod
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import STREAM_WINDOW, CallContext
 from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.coroutines import run_apart
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import as_iterator, pump
@@ -104,7 +105,9 @@ class SyncChild:
                 self._gate = None
             return None
         if inspect.iscoroutine(value):
-            return context.run(asyncio.run, self._cancellable(frame, call, value))
+            return run_apart(
+                lambda main: context.run(asyncio.run, main), self._cancellable(frame, call, value)
+            )
         return value
 
     async def _cancellable(self, frame: Frame, call: CallContext, value: Coroutine[Any, Any, Any]) -> Any:

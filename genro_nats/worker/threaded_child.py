@@ -22,6 +22,7 @@ from genro_nats.errors import CallTimeoutError, DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.coroutines import run_apart
 from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import ThreadGate, as_iterator, pump
@@ -81,12 +82,14 @@ class ThreadedChild:
     def _run(self, frame: Frame, call: CallContext, gate: ThreadGate) -> None:
         started = time.monotonic()
         try:
-            value = self._outcome(frame, call, gate)
+            try:
+                value = self._outcome(frame, call, gate)
+            finally:
+                call.flush_progress()  # may raise: its data are the function's
         except BaseException as error:
             reply = error_reply(frame, error, started, self._memory.flag())
         else:
             reply = value_reply(frame, value, started, self._memory.flag())
-        call.flush_progress()
         self._running.pop(frame.id, None)
         self._send(reply)
 
@@ -100,7 +103,9 @@ class ThreadedChild:
             context.run(pump, frame, as_iterator(value), gate, self._send)
             return None
         if inspect.iscoroutine(value):
-            return context.run(asyncio.run, self._cancellable(frame.id, call, value))
+            return run_apart(
+                lambda main: context.run(asyncio.run, main), self._cancellable(frame.id, call, value)
+            )
         return value
 
     async def _cancellable(self, id: bytes, call: CallContext, value: Coroutine[Any, Any, Any]) -> Any:

@@ -21,6 +21,7 @@ from genro_nats.codec import data
 from genro_nats.codec.codecs import DATA, PICKLE, Codec, Codecs
 from genro_nats.codec.exceptions import MAX_NODES, MAX_TEXT
 from genro_nats.codec.frame import Flag
+from tests.faults import lying
 
 RAN: list[str] = []
 
@@ -59,6 +60,27 @@ class Broken(Exception):
 
 class Holds(Exception):
     pass
+
+
+class Slotted(OSError):
+    __slots__ = ("_code", "args", "unset")
+
+    def __init__(self, code: object) -> None:
+        super().__init__(2, "gone", "/x")
+        self._code = code
+
+
+class Below(Slotted):
+    __slots__ = ("__private",)
+
+    def __init__(self, code: object, private: object) -> None:
+        super().__init__(code)
+        self.__private = private
+        self.more = "in its dictionary"
+
+    @property
+    def private(self) -> object:
+        return self.__private
 
 
 @pytest.fixture(params=[PICKLE, DATA], ids=["pickle", "data"])
@@ -212,6 +234,61 @@ def test_long_chains(travel: Travel) -> None:
     assert count == MAX_NODES + 1  # and the traceback
 
 
+def notes_of(error: BaseException) -> list[str]:
+    return list(getattr(error, "__notes__", []))
+
+
+def test_a_group_says_how_many_members_it_lost(travel: Travel) -> None:
+    group = ExceptionGroup("many", [ValueError(n) for n in range(150)])
+    group.add_note("its own")
+    found: Any = travel(group)
+    assert [error.args for error in found.exceptions] == [(n,) for n in range(MAX_NODES - 1)]
+    assert notes_of(found) == ["its own", "51 more exceptions were left out (limit 100)"]
+    assert notes_of(group) == ["its own"]
+    whole: Any = travel(ExceptionGroup("few", [ValueError(n) for n in range(MAX_NODES - 1)]))
+    assert (len(whole.exceptions), notes_of(whole)) == (MAX_NODES - 1, [])
+
+
+def test_groups_within_groups_say_what_each_lost(travel: Travel) -> None:
+    inner = Group("inner", [ValueError(n) for n in range(98)])
+    found: Any = travel(ExceptionGroup("outer", [inner, Group("empty", [ValueError("x")])]))
+    assert notes_of(found) == ["1 more exception was left out (limit 100)"]
+    assert len(found.exceptions[0].exceptions) == 98 and notes_of(found.exceptions[0]) == []
+    last: Any = travel(ExceptionGroup("outer", [*map(ValueError, range(98)), inner])).exceptions[-1]  # type: ignore[attr-defined]
+    assert type(last) is RemoteError and "none of its members could be sent" in str(last)
+    assert notes_of(last) == ["98 more exceptions were left out (limit 100)"]
+    lost: Any = travel(Group("many", [ValueError(n, threading.Lock()) for n in range(150)]))
+    assert "51 more exceptions were left out (limit 100)" in notes_of(lost)
+
+
+def test_slots(travel: Travel) -> None:
+    found: Any = travel(Below({"k": 1}, (2,)))
+    assert type(found) is Below
+    assert (found._code, found.private, found.more) == ({"k": 1}, (2,), "in its dictionary")
+    assert (found.errno, found.filename) == (2, "/x")
+    assert not hasattr(found, "unset") and "_code" not in vars(found)
+    lost: Any = travel(Slotted(threading.Lock()))
+    assert type(lost) is RemoteError and "arguments or state could not be sent" in str(lost)
+
+
+@pytest.mark.parametrize("kind", lying.KINDS)
+def test_whatever_its_class_does_it_is_told(travel: Travel, kind: str) -> None:
+    error = raised(lambda: lying.fail(kind))
+    found: Any = travel(error)
+    assert lying.arrived(kind, found)
+    assert "in fail" in vars(BaseException)["__cause__"].__get__(found).text
+
+
+@pytest.mark.parametrize("kind", lying.KINDS)
+def test_it_is_told_as_a_member_and_as_a_cause_too(travel: Travel, kind: str) -> None:
+    odd: Any = lying.KINDS[kind]()
+    found: Any = travel(ExceptionGroup("g", [odd, ValueError(1)]))
+    assert lying.arrived(kind, found.exceptions[0]) and type(found.exceptions[1]) is ValueError
+    error = ValueError("x")
+    error.__cause__ = lying.KINDS[kind]()
+    assert lying.arrived(kind, travel(error).__cause__)
+
+
 def test_a_class_of_the_main_program_travels_only_in_pickles() -> None:
     class Local(Exception):
         pass
@@ -220,6 +297,12 @@ def test_a_class_of_the_main_program_travels_only_in_pickles() -> None:
     assert type(found).__name__ == "Local" and found.args == (1,)
     lost: Any = Codecs().load_error(Flag.DATA, DATA.dump_error(Local(1)))
     assert type(lost) is RemoteError and "Local" in lost.type_name
+
+
+def test_a_traceback_of_what_hides_it(travel: Travel) -> None:
+    found: Any = travel(raised(lambda: lying.fail("__traceback__")))
+    assert found.traceback.startswith("Traceback (most recent call last):")
+    assert "in fail" in found.traceback
 
 
 # -- what hostile senders say -------------------------------------------------

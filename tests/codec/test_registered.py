@@ -19,6 +19,7 @@ from genro_nats.codec.functions import FunctionCache
 from genro_nats.codec.registered import RegisteredFunctions, require_listed
 from genro_nats.errors import ConfigurationError
 from genro_nats.worker.runner import open_call
+from tests.faults import lying
 
 pool = ExecutorRegistry().executor("inline", name="registered")
 variable: ContextVar[int] = ContextVar("variable")
@@ -49,6 +50,12 @@ def test_decorated_functions_are_found_by_all_their_names() -> None:
         assert get(name)(5) == 5
     assert get("nothing", f"{__name__}:decorated")(6) == 6
     assert get(f"{__name__}:Room.method")
+
+
+def test_a_class_that_raises_when_it_is_looked_at_hides_none() -> None:
+    with pytest.raises(RuntimeError):
+        _ = lying.OddClass.__module__
+    assert get("stable")(5) == 5
 
 
 def test_listed_ones_are_found_and_no_others() -> None:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from pickle import PickleBuffer
 from typing import Any, NoReturn
 
 from genro_nats import current_call
@@ -64,6 +65,11 @@ def note_and_hold(path: str, release: str, data: bytes) -> int:
     note(path, "held")
     wait_for(release, 60)
     return len(data)
+
+
+async def async_hold(path: str, release: str) -> None:
+    """``hold``, and its child's event loop with it."""
+    hold(path, release)
 
 
 def cooperate(path: str) -> str:
@@ -268,3 +274,11 @@ def late_bytes(path: str, seconds: float, count: int) -> bytes:
     time.sleep(seconds)
     note(path, "made")
     return bytes(count)
+
+
+def many_buffers(count: int) -> list[PickleBuffer]:
+    """A value of that many buffers beside its pickle (of one memory: they are the same bytes)."""
+    return [PickleBuffer(_BULK) for _ in range(count)]
+
+
+_BULK = bytearray(64 * 1024)

@@ -177,6 +177,27 @@ async def test_an_async_function_that_will_not_end(notes: Notes, tmp_path: Path)
         assert await pool.submit(jobs.pid) != pid
 
 
+async def test_an_async_call_that_is_cancelled_before_it_began_is_answered(
+    notes: Notes, tmp_path: Path
+) -> None:
+    """Call and cancel reach a child whose event loop is busy, and are read together."""
+    release = tmp_path / "release"
+    async with AsyncProcessExecutor("p", max_workers=1, concurrency=4, cancel_grace=60) as pool:
+        (child,) = roster(pool).active
+        busy = asyncio.create_task(pool.submit(jobs.async_hold, notes.path, str(release)))
+        await notes.wait()
+        call = asyncio.create_task(pool.submit(jobs.async_work, notes.path, "never"))
+        await until(lambda: len(child.inflight) == 2)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        release.touch()
+        await asyncio.wait_for(busy, 10)
+        await until(lambda: not child.inflight)
+        assert "never" not in notes.lines()
+        assert roster(pool).active == [child]
+
+
 async def test_an_async_function_is_cancelled(notes: Notes) -> None:
     async with AsyncProcessExecutor("p", max_workers=1, concurrency=2, spares=0) as pool:
         pid = await pool.submit(jobs.pid)

@@ -5,17 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from genro_nats.codec.error_text import qualname, text_of
 from genro_nats.codec.functions import label
 from genro_nats.errors import (
     CallTimeoutError,
     ExecutorClosedError,
     RemoteTraceback,
-    Retry,
     TaskFailedError,
     WorkerLostError,
 )
 from genro_nats.message import Call
-from genro_nats.tasks.retry import GiveUp, RetryAfter, RetryPolicy, after_death, after_failure, type_names
+from genro_nats.tasks.retry import (
+    GiveUp,
+    RetryAfter,
+    RetryPolicy,
+    after_death,
+    after_failure,
+    asked_delay,
+    type_names,
+)
 
 __all__ = ["Again", "Cause", "Over", "cause_of", "closed_reason", "error_text", "follows", "pool_ended"]
 
@@ -99,11 +107,8 @@ def _over(cause: Cause, verdict: GiveUp, task_id: str) -> Over:
 
 def error_text(error: BaseException) -> str:
     """An exception in a status: its class and its text."""
-    try:
-        text = str(error)[:_MAX_TEXT]
-    except Exception:
-        text = "(its text can't be shown)"
-    return f"{type(error).__qualname__}: {text}" if text else type(error).__qualname__
+    name, text = qualname(type(error)), text_of(error)[:_MAX_TEXT]
+    return f"{name}: {text}" if text else name
 
 
 def closed_reason(pool: str) -> str:
@@ -114,7 +119,7 @@ def closed_reason(pool: str) -> str:
 def _asked(error: BaseException, failure: dict[str, Any]) -> float | None:
     if failure.get("retry") is not None:
         return float(failure["retry"])
-    return float(error.fields.get("delay", 0.0)) if isinstance(error, Retry) else None
+    return asked_delay(error)
 
 
 def _is_deadline(error: CallTimeoutError, call: Call) -> bool:
