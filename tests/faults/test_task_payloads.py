@@ -654,6 +654,22 @@ async def test_a_server_that_restarts_meanwhile(server: EmbeddedServer, tmp_path
         await tasks.aclose()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+async def test_a_worker_lets_go_of_large_results_at_once(tasks: TaskFleet) -> None:
+    """Not when Python next looks for cycles, which an idle worker may never do."""
+    worker = await tasks.worker()
+    pool = tasks.caller()
+    async with tasks.ledger() as ledger:
+        handles = [await pool.enqueue(jobs.give_bytes, LARGE) for _ in range(5)]
+        assert [len(await handle.result(timeout=10)) for handle in handles] == [LARGE] * 5
+        await ledger.check(handle.id for handle in handles)
+    await until(lambda: mapped_by(worker) == 0, 3)
+
+
+def mapped_by(worker: Worker) -> int:
+    return Path(f"/proc/{worker.process.pid}/maps").read_text().count("memfd:genro-nats")
+
+
 def memfd_of(worker: Worker) -> int:
     directory = Path(f"/proc/{worker.process.pid}/fd")
     return sum("memfd:genro-nats" in str(fd.readlink()) for fd in directory.iterdir() if fd.is_symlink())

@@ -281,6 +281,10 @@ class HeldTask(Settlement):
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
 
+    def forget(self) -> None:
+        """It is held no more: let go of its outcome, which else stays until cycles are collected, long after."""
+        self.work = self._notes = None
+
     # -- how it goes on after an attempt ---------------------------------------
 
     async def _ended(self, claim: Record, ended: Ended) -> None:

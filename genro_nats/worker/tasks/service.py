@@ -343,6 +343,7 @@ class TaskService:
     def left(self, held: HeldTask) -> None:
         """It is settled, or somebody else's: there is room for another one."""
         del self._held[held.task.id]
+        held.forget()
         if not self._held:
             self._idle.set()
         if self._room is not None:
