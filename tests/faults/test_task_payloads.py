@@ -23,6 +23,7 @@ from genro_nats.errors import (
     PayloadLostError,
     PayloadTooLargeError,
     StreamError,
+    TaskFailedError,
 )
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.message import Call, ProgressUpdate
@@ -626,8 +627,11 @@ async def test_a_full_stream_is_named_and_nothing_stays(tasks: TaskFleet) -> Non
         assert await ledger.queued() == 0
         worker = await tasks.worker()
         handle = await pool.enqueue(jobs.give_bytes, LARGE)
-        with pytest.raises(PayloadTooLargeError, match="could not be stored"):
+        with pytest.raises(
+            TaskFailedError, match=r"3,0\d+,\d+ bytes .* could not be stored .*make room"
+        ) as said:
             await handle.result(timeout=10)
+        assert said.value.reason == "its outcome could not be stored"
         await nothing_left(ledger)
         assert await (await pool.enqueue(jobs.give_bytes, 10)).result(timeout=10) == bytes(10)
         assert "Traceback" not in worker.log.with_suffix(".err").read_text()
