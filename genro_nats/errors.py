@@ -240,7 +240,10 @@ class PermissionDeniedError(TransportError, PermissionError):
 
 
 class StreamUnavailableError(TransportError):
-    """A stream, or the leader of its replicas, did not answer in time. Fields: ``subject``."""
+    """A stream, or the leader of its replicas, did not answer in time.
+
+    Fields: ``subject``, and ``silent``: True where nothing at all was answered.
+    """
 
 
 class StreamError(TransportError):

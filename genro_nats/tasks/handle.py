@@ -40,7 +40,8 @@ class TaskHandle(Generic[T_co]):
         Raises:
             CallTimeoutError: not settled within ``timeout`` seconds; the task lives on.
             TaskCancelledError: it was cancelled.
-            TaskFailedError: it died, expired, or overran its deadline (``reason`` says which).
+            TaskFailedError: it died, expired, overran its deadline, or there was no room for its outcome
+                (``reason`` says which).
             TaskNotFoundError: no such task.
             Exception: what the function raised in its last attempt.
         """

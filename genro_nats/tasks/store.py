@@ -6,18 +6,14 @@ import asyncio
 from typing import Final
 
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import PayloadTooLargeError, StreamError
 from genro_nats.tasks.record import Record, Stored, pack
 from genro_nats.transport.direct import get_last, purge_subject
-from genro_nats.transport.jetstream import STORE_FAILED, JetStream
+from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.publisher import Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects
 
 __all__ = ["StateStore"]
-
-_LARGE: Final = 1 << 20  # bytes; smaller ones are refused because the stream is full
-
 
 _TIMEOUT: Final = 3.0  # seconds for one attempt
 _BLOCKS: Final = 64  # times to live whose headers are remembered
@@ -48,25 +44,17 @@ class StateStore:
 
         Raises:
             SequenceConflictError: somebody else stored one meanwhile.
-            PayloadTooLargeError: more than the server or the stream takes.
-            TransportError: unknown whether it was stored.
+            PayloadTooLargeError: more than the server takes.
+            StreamError: the stream refused it: it is full, say.
+            TransportError: unknown whether it was stored; to repeat the same is safe.
         """
-        data = pack(record, outcome)
-        try:
-            ack = await self._publisher.publish(
-                self._subjects.state(id),
-                data,
-                msg_id=None,
-                expected_last_subject_sequence=expected,
-                ttl=ttl,
-            )
-        except StreamError as error:
-            if error.code != STORE_FAILED or len(outcome) < _LARGE:
-                raise
-            raise PayloadTooLargeError(
-                f"A state with an outcome of {len(outcome):,} bytes; the stream refused it: {error}",
-                size=len(data),
-            ) from error
+        ack = await self._publisher.publish(
+            self._subjects.state(id),
+            pack(record, outcome),
+            msg_id=None,
+            expected_last_subject_sequence=expected,
+            ttl=ttl,
+        )
         return ack.seq
 
     def post(self, id: str, data: bytes, ttl: float, when: When) -> asyncio.Future[Message] | None:

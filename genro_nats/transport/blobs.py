@@ -9,9 +9,11 @@ safe: a subject keeps its last message only.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -29,7 +31,7 @@ from genro_nats.errors import (
 )
 from genro_nats.transport.direct import StoredMessage, get_last
 from genro_nats.transport.jetstream import JetStream
-from genro_nats.transport.publisher import Publication, Publisher
+from genro_nats.transport.publisher import PubAck, Publication, Publisher
 from genro_nats.transport.subjects import TaskSubjects, api_inbox
 from genro_nats.transport.transfer.puller import Sink
 from genro_nats.transport.transfer.transfer import Transfer
@@ -39,6 +41,8 @@ __all__ = ["Blobs", "Head", "chunks_of"]
 _CHUNK: Final = 512 * 1024  # bytes
 _HEADERS: Final = 1024  # bytes left for headers and a signature
 _WINDOW: Final = 8  # chunks on their way at the same time, in each direction
+_AHEAD: Final = 2  # of them when reading begins: more as long as they come quickly, fewer over a slow link
+_QUICK: Final = 0.5  # seconds from asking for a chunk to having it
 _MISSED: Final = (0.02, 0.1, 0.3, 0.6)  # seconds until a chunk is asked for again: a replica may be behind
 _ERASED: Final = 1.0  # seconds that the empty messages stay which take the place of chunks
 _UPDATES: Final = 10  # attempts to change a head
@@ -115,8 +119,7 @@ class Blobs:
         except StreamError as error:
             await self._erase(blob)
             raise StreamError(
-                f"{blob.size:,} bytes of a task could not be stored in {self._subjects.blobs_stream}: {error} "
-                "Make room there, or raise its limits.",
+                f"{blob.size:,} bytes of a task could not be stored in {self._subjects.blobs_stream}: {error}",
                 code=error.code,
                 subject=error.subject,
             ) from error
@@ -137,14 +140,18 @@ class Blobs:
 
         await self._write_head(blob.id, owners, ttl)
         renewed = loop.time()
-        stored = (await self._publisher()).publish_many(publications(), _WINDOW)
-        async with aclosing(stored) as acks:  # type: ignore[type-var]
-            async for ack in acks:
-                if isinstance(ack, ExecutorError):
-                    raise ack
-                if loop.time() - renewed > self._orphan_ttl / _RENEWALS:
-                    await self._write_head(blob.id, owners, ttl)
-                    renewed = loop.time()
+        publisher = await self._publisher()
+        ack: PubAck | ExecutorError | None = None
+        try:
+            async with aclosing(publisher.publish_many(publications(), _WINDOW)) as acks:  # type: ignore[type-var]
+                async for ack in acks:
+                    if isinstance(ack, ExecutorError):
+                        raise await publisher.explained(ack)
+                    if loop.time() - renewed > self._orphan_ttl / _RENEWALS:
+                        await self._write_head(blob.id, owners, ttl)
+                        renewed = loop.time()
+        finally:
+            ack = None  # an error and the frame of its traceback would keep each other, and the payload
         return digest.digest()
 
     async def _write_head(
@@ -190,15 +197,16 @@ class Blobs:
         """
         js = await self.open()
         digest = hashlib.sha256()
-        ahead: deque[asyncio.Task[bytes]] = deque()
-        number = 0
+        ahead: deque[asyncio.Task[tuple[bytes, float]]] = deque()
+        number, window = 0, _AHEAD
         try:
             for at in range(0, blob.size, blob.chunk):
-                while len(ahead) < _WINDOW and number < blob.n_chunks:
-                    ahead.append(asyncio.create_task(self._chunk(js, blob, number)))
+                while len(ahead) < window and number < blob.n_chunks:
+                    ahead.append(asyncio.create_task(self._timed_chunk(js, blob, number)))
                     number += 1
-                data = await ahead[0]
+                data, seconds = await ahead[0]
                 ahead.popleft()
+                window = min(_WINDOW, window + 1) if seconds < _QUICK else max(1, window - 1)
                 if len(data) != min(blob.chunk, blob.size - at):
                     raise DecodeError(
                         f"A chunk of {len(data):,} bytes at {at:,} of a stored payload of {blob.size:,} "
@@ -212,6 +220,10 @@ class Blobs:
             await asyncio.gather(*ahead, return_exceptions=True)
         if digest.digest() != blob.digest:
             raise DecodeError(f"A stored payload of {blob.size:,} bytes that has not the stated hash.")
+
+    async def _timed_chunk(self, js: JetStream, blob: Blob, number: int) -> tuple[bytes, float]:
+        begun = time.monotonic()
+        return await self._chunk(js, blob, number), time.monotonic() - begun
 
     async def _chunk(self, js: JetStream, blob: Blob, number: int) -> bytes:
         for pause in (*_MISSED, 0.0):
@@ -244,9 +256,12 @@ class Blobs:
         parts = [*range(blob.n_chunks), "head"]  # as long as there is anything, it can be found by its head
         empty = (Publication(self._subjects.blob(blob.id, part), msg_id=None, ttl=_ERASED) for part in parts)
         publisher = await self._publisher()
-        async with aclosing(publisher.publish_many(empty)) as acks:  # type: ignore[type-var]
-            async for _ in acks:
-                pass
+        acks = publisher.publish_many(empty)
+        async with aclosing(acks):  # type: ignore[type-var]
+            refused = [ack async for ack in acks if isinstance(ack, ExecutorError)]
+        if refused:  # a full store does not take empty messages either; workers may purge
+            with contextlib.suppress(ExecutorError):
+                await self.drop(blob.id)
 
 
 def read_head(message: StoredMessage) -> Head | None:

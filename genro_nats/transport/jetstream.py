@@ -16,7 +16,7 @@ from genro_nats.errors import ConnectionLostError, ServerTooOldError, StreamErro
 from genro_nats.transport.nats import Connection, Message
 from genro_nats.transport.requests import Requester
 
-__all__ = ["API", "PATIENCE", "STORE_FAILED", "JetStream", "answer", "refusal"]
+__all__ = ["API", "NO_ROOM", "PATIENCE", "STORE_FAILED", "JetStream", "answer", "refusal"]
 
 API: Final = "$JS.API."
 PATIENCE: Final = 10.0  # seconds; a killed leader is replaced in about five
@@ -31,6 +31,19 @@ _NOBODY: Final = (
 STORE_FAILED: Final = (
     10077  # a 503 too, but the message is too large or the stream full: waiting does not help
 )
+
+_STORE: Final = (
+    "the server's store is full: make room on its disk or in its streams, or raise max_file_store "
+    "(unless stated, three quarters of what was free on the disk when the server started)"
+)
+_FULL: Final = {
+    10002: "the account's store is full: make room in its streams, or raise the account's limits",
+    10023: _STORE,
+    10028: "the server's memory for streams is full: make room there, or raise max_memory_store",
+    10047: _STORE,
+    STORE_FAILED: "make room in the stream, or raise its limits",
+}
+NO_ROOM: Final = frozenset(_FULL)  # err_codes; waiting helps only if somebody makes room
 
 T = TypeVar("T")
 
@@ -126,8 +139,9 @@ def refusal(message: Message, subject: str) -> StreamError | StreamUnavailableEr
 
 
 def _error(subject: str, status: int, code: int, text: str) -> StreamError | StreamUnavailableError:
-    if status in _AWAY and code != STORE_FAILED:
+    if status in _AWAY and code not in NO_ROOM:
         return StreamUnavailableError(f"JetStream is away on {subject}: {text} ({status}).", subject=subject)
+    why = f"; {_FULL[code]}" if code in _FULL else ""
     return StreamError(
-        f"JetStream refused {subject}: {text} ({status}, err_code {code}).", code=code, subject=subject
+        f"JetStream refused {subject}: {text} ({status}, err_code {code}){why}.", code=code, subject=subject
     )

@@ -80,6 +80,12 @@ class Connection(Sender):
         """Is there a server now?"""
         return self.up.is_set()
 
+    @property
+    def arriving(self) -> object:
+        """How far a message has come of which only a part is here: another value once more of it is; None: none is."""
+        reader = None if self._client is None else self._client.reader
+        return None if reader is None else reader.arriving
+
     async def start(self) -> None:
         """Connect for the first time.
 

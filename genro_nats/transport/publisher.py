@@ -20,7 +20,7 @@ from genro_nats.errors import (
     StreamUnavailableError,
 )
 from genro_nats.transport.direct import get_last
-from genro_nats.transport.jetstream import PATIENCE, JetStream, answer
+from genro_nats.transport.jetstream import API, PATIENCE, JetStream, answer
 from genro_nats.transport.nats import Message, When, header_block
 from genro_nats.transport.requests import OpenRequest
 
@@ -29,6 +29,7 @@ __all__ = ["ID", "PubAck", "Publication", "Publisher"]
 ID: Final = "Nats-Msg-Id"
 _BLOCK: Final = b"NATS/1.0\r\nNats-Msg-Id: %b\r\n\r\n"  # what most messages have for headers
 _TIMEOUT: Final = 3.0  # seconds for one attempt
+_LOOK: Final = 1.0  # seconds for a look whether a silent stream is there at all
 _WRONG_SEQUENCE: Final = (10071, 10164)
 
 
@@ -150,7 +151,25 @@ class Publisher:
             left = self._patience - (time.monotonic() - begun)
             if left <= 0:
                 raise
-            return await self._insist(publication, headers, left)
+            try:
+                return await self._insist(publication, headers, left)
+            except StreamUnavailableError as error:
+                raise await self.explained(error) from None
+
+    async def explained(self, error: ExecutorError) -> ExecutorError:
+        """The error, with what can be known of it: a server whose disk is full says nothing to who stores."""
+        if not (isinstance(error, StreamUnavailableError) and error.fields.get("silent")):
+            return error
+        info = f"{API}STREAM.INFO.{self._stream}"
+        try:
+            answer(await self._js.requester.request(info, timeout=_LOOK), info)
+        except ExecutorError:
+            return error
+        return StreamUnavailableError(
+            f"Stream {self._stream} is there, but stores nothing and says no word of it: the disk of its server may be "
+            f"full (see its log, make room, and restart it if it goes on), or too few of its replicas are up. {error}",
+            **error.fields,
+        )
 
     async def publish_many(
         self, publications: Iterable[Publication], in_flight: int = 256

@@ -71,6 +71,11 @@ class Reader(asyncio.BufferedProtocol):
         self.heard.pop(b"%d" % number, None)
         self.takers.pop(b"%d" % number, None)
 
+    @property
+    def arriving(self) -> tuple[int, int] | None:
+        """What is here of a message that is not complete: it changes with each byte. None: there is none."""
+        return (self._left, self._end) if self._left or self._end else None
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._room[self._end :]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from typing import Final, NamedTuple
 
 from genro_nats.codec.frame import Buffer
@@ -26,6 +27,8 @@ __all__ = ["OpenRequest", "Requester"]
 _FEW: Final = 2
 _LARGE: Final = 1 << 16  # bytes from which on a message does not go through nats-py's buffers
 _SWEEP: Final = 0.1  # seconds between two looks for requests without an answer
+_LONGER: Final = 60.0  # seconds that a request may take beyond its time, while a large message comes in
+_READS: Final = tuple(f"$JS.API.{what}." for what in ("DIRECT.GET", "STREAM.INFO", "CONSUMER.INFO"))
 
 
 class OpenRequest(NamedTuple):
@@ -49,6 +52,8 @@ class Requester:
         self._refusal: Denied | None = None  # the inbox can't be heard
         self._limits: dict[str, tuple[float, float, OpenRequest]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
+        self._arriving: object = None  # how far a large message had come at the last look
+        self._moved_at = -inf
 
     async def start(self) -> None:
         """Hear replies from now on. Can be repeated."""
@@ -129,7 +134,8 @@ class Requester:
         """The reply to what was sent; its ``status`` is "503" if nobody listens there.
 
         Silence is looked for in all open requests together, a few times a second: a timer for
-        each would cost more than sending it.
+        each would cost more than sending it. While a large message comes in over a slow link, and for
+        ``timeout`` seconds after its last byte, an answer that is behind it is not late, for a minute more.
 
         Raises:
             StreamUnavailableError: no reply within ``timeout`` seconds.
@@ -147,11 +153,17 @@ class Requester:
     def _sweep(self) -> None:
         """End requests that nobody answered in time."""
         now = self._loop.time()
+        arriving = self._connection.arriving
+        if arriving is not None and arriving != self._arriving:
+            self._moved_at = now
+        self._arriving = arriving
         for limit, timeout, request in list(self._limits.values()):
-            if limit <= now and not request.reply.done():
+            late = limit <= now and (self._moved_at + timeout <= now or limit + _LONGER <= now)
+            if late and not request.reply.done():
                 self._open.pop(request.token, None)
                 self._limits.pop(request.token, None)
-                request.reply.set_exception(_silent(request.subject, timeout))
+                waited = timeout if now - limit < 1.0 else round(now - limit + timeout)
+                request.reply.set_exception(_silent(request.subject, waited))
         self._sweeper = self._loop.call_later(_SWEEP, self._sweep) if self._limits else None
 
     def forget(self, request: OpenRequest) -> None:
@@ -250,6 +262,7 @@ class Requester:
 
 
 def _silent(subject: str, timeout: float) -> StreamUnavailableError:
+    unknown = "" if subject.startswith(_READS) else "; the request may have been carried out"
     return StreamUnavailableError(
-        f"No reply on {subject} within {timeout:g} s; the request may have been carried out.", subject=subject
+        f"No reply on {subject} within {timeout:g} s{unknown}.", subject=subject, silent=True
     )

@@ -215,7 +215,7 @@ class Fleet:
 
     def caller(self, **given: Any) -> NatsExecutor:
         access = {"url": (self.server.url,), "user": self.server.user, "password": self.server.password}
-        pool = NatsExecutor("faults", PoolOptions(**self.options(**access, **given)))
+        pool = NatsExecutor("faults", PoolOptions(**self.options(**{**access, **given})))
         self._callers.append(pool)
         return pool
 

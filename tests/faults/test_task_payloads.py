@@ -24,6 +24,7 @@ from genro_nats.errors import (
     PayloadLostError,
     PayloadTooLargeError,
     StreamError,
+    TaskFailedError,
 )
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.message import Call, ProgressUpdate
@@ -659,8 +660,11 @@ async def test_a_full_stream_is_named_and_nothing_stays(tasks: TaskFleet) -> Non
         assert await ledger.queued() == 0
         worker = await tasks.worker()
         handle = await pool.enqueue(jobs.give_bytes, LARGE)
-        with pytest.raises(PayloadTooLargeError, match="could not be stored"):
+        with pytest.raises(
+            TaskFailedError, match=r"3,0\d+,\d+ bytes .* could not be stored .*make room"
+        ) as said:
             await handle.result(timeout=10)
+        assert said.value.reason == "its outcome could not be stored"
         await nothing_left(ledger)
         assert await (await pool.enqueue(jobs.give_bytes, 10)).result(timeout=10) == bytes(10)
         assert "Traceback" not in worker.log.with_suffix(".err").read_text()
@@ -685,6 +689,22 @@ async def test_a_server_that_restarts_meanwhile(server: EmbeddedServer, tmp_path
             assert await handle.result(timeout=40) == task_jobs.sum_of(data)
     finally:
         await tasks.aclose()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memfd")
+async def test_a_worker_lets_go_of_large_results_at_once(tasks: TaskFleet) -> None:
+    """Not when Python next looks for cycles, which an idle worker may never do."""
+    worker = await tasks.worker()
+    pool = tasks.caller()
+    async with tasks.ledger() as ledger:
+        handles = [await pool.enqueue(jobs.give_bytes, LARGE) for _ in range(5)]
+        assert [len(await handle.result(timeout=10)) for handle in handles] == [LARGE] * 5
+        await ledger.check(handle.id for handle in handles)
+    await until(lambda: mapped_by(worker) == 0, 3)
+
+
+def mapped_by(worker: Worker) -> int:
+    return Path(f"/proc/{worker.process.pid}/maps").read_text().count("memfd:genro-nats")
 
 
 def memfd_of(worker: Worker) -> int:

@@ -168,6 +168,15 @@ async def test_patience_ends(server: EmbeddedServer) -> None:
         assert (await Publisher(js, name).publish(f"{name}.b")).stream == name
 
 
+async def test_a_read_without_an_answer_was_not_carried_out(server: EmbeddedServer) -> None:
+    async with connected(server) as js:
+        await store(js)
+        for where in ("DIRECT.GET.s.a", "STREAM.INFO.s", "CONSUMER.INFO.s.c"):
+            with frozen(server), pytest.raises(StreamUnavailableError, match=r"within 0\.1 s\.$") as silent:
+                await js.requester.request(f"$JS.API.{where}", timeout=0.1)
+            assert silent.value.silent
+
+
 async def test_reading_many_larger_than_one_answer(js: JetStream) -> None:
     name = await store(js)
     subjects = [f"{name}.{n}" for n in range(80)]

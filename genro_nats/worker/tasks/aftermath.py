@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from genro_nats.codec.blob import Blob, BlobId, blob_id
 from genro_nats.codec.frame import Buffer
-from genro_nats.errors import DecodeError, PayloadTooLargeError, StreamError
+from genro_nats.errors import DecodeError
 from genro_nats.events import Events
 from genro_nats.tasks.message import TaskMessage
 from genro_nats.tasks.orphans import release
@@ -91,13 +91,10 @@ class Aftermath:
         await self._asks.done("cancel", task.id)
 
     async def stored_apart(self, task: TaskMessage, frame: Buffer) -> tuple[Buffer, Blob | None]:
-        """An outcome as it goes into its record; what of it was stored apart. Raises PayloadTooLargeError."""
+        """An outcome as it goes into its record; what of it was stored apart. Raises as ``Shelf.put``."""
         if self._shelf.fits(len(frame)):
             return frame, None
-        try:
-            return await self._shelf.put(frame, user_of(task.id), [self._subjects.state(task.id)], task.ttl)
-        except StreamError as error:
-            raise PayloadTooLargeError(str(error), size=len(frame)) from error
+        return await self._shelf.put(frame, user_of(task.id), [self._subjects.state(task.id)], task.ttl)
 
     async def used(self, task: TaskMessage) -> None:
         """It is settled: what was stored of it apart goes, unless a dead letter or another run needs it."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Final
 
@@ -191,7 +192,7 @@ class HeldTask(Settlement):
         waits = child is None or (child.single and child.head is not self.work)
         if waits or self._running is None or self._claiming is not None or self._seq:
             return
-        self._claiming = asyncio.ensure_future(self._save(self._running))
+        self._claiming = asyncio.ensure_future(self._insist(partial(self._save, self._running)))
         self._claiming.add_done_callback(self._claimed)
 
     def _claim(self, deaths: int) -> Record:
@@ -281,6 +282,10 @@ class HeldTask(Settlement):
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
 
+    def forget(self) -> None:
+        """It is held no more: let go of its outcome, which else stays until cycles are collected, long after."""
+        self.work = self._notes = None
+
     # -- how it goes on after an attempt ---------------------------------------
 
     async def _ended(self, claim: Record, ended: Ended) -> None:
@@ -305,7 +310,7 @@ class HeldTask(Settlement):
 
     async def _again(self, record: Record, delay: float) -> None:
         """Back to the queue, to be run by anybody after ``delay`` seconds."""
-        self._seq = await self._save(record)
+        self._seq = await self._insist(partial(self._save, record))
         await self.delivery.nak(delay)
         self._service.after.rerun(self.task, record, delay)
 

@@ -12,10 +12,10 @@ from genro_nats.errors import (
     ExecutorError,
     SequenceConflictError,
     StreamError,
+    StreamUnavailableError,
 )
 from genro_nats.tasks.record import Record, pack
 from genro_nats.tasks.status import TaskState
-from genro_nats.transport.jetstream import STORE_FAILED
 from genro_nats.transport.nats import Message
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.work import Ended
@@ -74,14 +74,13 @@ class QuickTask(HeldTask):
         self._service.left(self)
 
     async def _store_again(self, claim: Record, ended: Ended, data: bytes) -> None:
+        save = partial(self._service.store.save_packed, self.task.id, data, self.task.ttl)
         try:
-            await self._service.store.save_packed(self.task.id, data, self.task.ttl)
+            await self._insist(save, len(ended.frame))
         except SequenceConflictError:
             self._service.after.fenced(self.task)
             raise
-        except StreamError as error:
-            if error.code != STORE_FAILED:
-                raise
+        except (StreamError, StreamUnavailableError):
             await self._ended(claim, ended)  # it is too large, or the stream is full
             return
         await self.delivery.ack()

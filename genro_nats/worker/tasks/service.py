@@ -47,6 +47,7 @@ from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.quick import QuickTask
 from genro_nats.worker.tasks.room import Room
+from genro_nats.worker.tasks.settlement import Settlement
 from genro_nats.worker.trust import Trust
 
 __all__ = ["TaskService"]
@@ -55,6 +56,7 @@ log: Final = logging.getLogger("genro_nats.worker")
 
 _UNCLAIMED: Final = 0.03  # seconds that a task runs, or waits behind a short call, before it is claimed
 _RENEWALS: Final = 3  # per lease
+_PATIENCE: Final = 3  # leases
 _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has no child goes back
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
@@ -343,6 +345,7 @@ class TaskService:
     def left(self, held: HeldTask) -> None:
         """It is settled, or somebody else's: there is room for another one."""
         del self._held[held.task.id]
+        held.forget()
         if not self._held:
             self._idle.set()
         if self._room is not None:
@@ -383,7 +386,9 @@ class TaskService:
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
         error = None if task.cancelled() else task.exception()
-        if error is not None:
+        if isinstance(error, TransportError):
+            log.warning("something of a task could not be read or stored: %s", error)
+        elif error is not None:
             level = logging.WARNING if isinstance(error, ExecutorError) else logging.ERROR
             log.log(level, "a task could not be handled: %s", error, exc_info=error)
 
@@ -398,7 +403,8 @@ class TaskService:
             self._room.freed()
 
     def _waiting(self) -> int:
-        return sum(held.work is None for held in self._held.values())
+        # While outcomes can't be stored, no more are brought about than there are children.
+        return sum(held.work is None or held.unstored for held in self._held.values())
 
     def _look_behind(self, info: DeliveryInfo) -> None:
         if self._room is not None:
@@ -409,6 +415,17 @@ class TaskService:
     def now(self) -> float:
         """The server's time."""
         return self._clock.now()
+
+    @property
+    def patience(self) -> float:
+        """Seconds for which a large outcome is kept while the streams are silent."""
+        return _PATIENCE * self._options.lease
+
+    def not_stored(self, held: Settlement, error: TransportError) -> None:
+        """The streams don't take what is to be stored of a task; that is tried again."""
+        if not held.unstored:
+            held.unstored = True
+            self._events("task.unstored", task=held.task.id, function=held.task.function, error=str(error))
 
     def draw(self) -> float:
         """A random number from 0 to 1."""
@@ -434,7 +451,8 @@ class TaskService:
                 self._renew(held)
             if held.started and (self.leaving or self.now() - held.started >= _WAITED):
                 held.give_back()
-            if held.started and (renew or not held.listed) and self.now() - held.started >= _LISTED:
+            listing = held.started and not held.unstored and (renew or not held.listed)
+            if listing and self.now() - held.started >= _LISTED:
                 held.listed = True
                 self._spawn(self.store.note("index", "running", held.task.id, ttl=_LIST_TTL))
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from genro_nats.codec.blob import Blob, blob_id, is_referred
 from genro_nats.codec.frame import Buffer
 from genro_nats.errors import (
+    ConnectionLostError,
+    ExecutorError,
     PayloadTooLargeError,
     SequenceConflictError,
+    StreamError,
+    StreamUnavailableError,
+    TransportError,
 )
 from genro_nats.tasks.message import TaskMessage
 from genro_nats.tasks.record import Record
 from genro_nats.tasks.status import TaskState
+from genro_nats.transport.backoff import backoff
 from genro_nats.transport.delivery import Delivery
+from genro_nats.transport.jetstream import NO_ROOM
 from genro_nats.worker.tasks.notes import Notes
 from genro_nats.worker.trust import error_frame
 
@@ -23,6 +35,10 @@ if TYPE_CHECKING:
 __all__ = ["Settlement"]
 
 _MAX_ERROR: Final = 2000  # characters
+_SMALL: Final = 64 << 10  # bytes of an outcome; a record that says it could not be stored is hardly smaller
+_PAUSE: Final = (0.2, 2.0)  # seconds between two attempts to store, first and longest
+
+T = TypeVar("T")
 
 
 class Settlement:
@@ -39,6 +55,7 @@ class Settlement:
         "delivery",
         "solo",
         "task",
+        "unstored",
     )
 
     def __init__(self, service: TaskService, task: TaskMessage, delivery: Delivery, *, solo: bool) -> None:
@@ -52,6 +69,7 @@ class Settlement:
         self.task = task
         self.delivery = delivery
         self.solo = solo
+        self.unstored = False  # its run is over, or not claimed yet, and the streams don't take that
 
     async def _end(
         self, record: Record, state: TaskState, reason: str, frame: Buffer = b"", error: str = ""
@@ -61,23 +79,28 @@ class Settlement:
         settled = self._fill(record, state, reason, error)
         if not completed:
             # Before the outcome: who hears of that finds the rest.
-            await self._service.after.ending_badly(self.task, settled, self.delivery)
+            await self._insist(partial(self._service.after.ending_badly, self.task, settled, self.delivery))
         blob: Blob | None = None
         try:
-            frame, blob = await self._service.after.stored_apart(self.task, frame)
-            self._seq = await self._save(settled, frame)
-        except PayloadTooLargeError as too_large:
-            if blob is not None:
-                await self._service.shelf.blobs.drop(blob.id)
-            await self._too_large(settled, too_large)
-            return
+            apart = partial(self._service.after.stored_apart, self.task, frame)
+            frame, blob = await self._insist(apart, len(frame))
+            self._seq = await self._insist(partial(self._save, settled, frame), len(frame))
         except SequenceConflictError:
-            if blob is not None:
-                await self._service.shelf.blobs.drop(blob.id)
+            await self._drop_unused(blob)
             if not completed:
                 await self._service.after.unbury(self.task)
             raise
-        if completed and self.solo:
+        except (PayloadTooLargeError, StreamError, StreamUnavailableError) as refusal:
+            await self._drop_unused(blob)
+            if not len(frame):
+                raise
+            await self._not_stored(settled, refusal)
+            return
+        await self._leave_queue(state)
+
+    async def _leave_queue(self, state: TaskState) -> None:
+        """Its outcome is stored: what else there is of it goes."""
+        if state is TaskState.COMPLETED and self.solo:
             await self._service.after.ended_well(self.task)
         if self._checkpoint is not None or self._has_checkpoint:
             await self._forget_checkpoint()
@@ -106,10 +129,48 @@ class Settlement:
         record.keep = self.task.keep
         return record
 
-    async def _too_large(self, record: Record, error: PayloadTooLargeError) -> None:
-        """The outcome can't be stored: the task fails, and says why."""
-        frame = error_frame(self.task.call_id, error, self.task.head.flags)
-        await self._end(record, TaskState.FAILED, "the outcome is too large to be stored", frame, str(error))
+    async def _drop_unused(self, blob: Blob | None) -> None:
+        """The outcome that was stored apart is nobody's. What can't be dropped now has its time to live."""
+        if blob is not None:
+            with contextlib.suppress(TransportError):
+                await self._service.shelf.blobs.drop(blob.id)
+
+    async def _not_stored(self, record: Record, error: ExecutorError) -> None:
+        """The outcome can't be stored: the task fails, and says why; to run it again would come to the same end."""
+        reason, frame = "its outcome could not be stored", b""
+        if isinstance(error, PayloadTooLargeError):
+            reason = "the outcome is too large to be stored"
+            frame = error_frame(self.task.call_id, error, self.task.head.flags)
+        await self._end(record, TaskState.FAILED, reason, frame, f"{error} {record.error}".strip())
+
+    async def _insist(self, store: Callable[[], Awaitable[T]], size: int = 0) -> T:
+        """What ``store`` gives. It is repeated while the streams take nothing, and the lease renewed meanwhile.
+
+        ``size``: bytes of the outcome that it stores. What is small is tried as long as the worker lives, since
+        nothing smaller could be stored in its place. Anything else raises StreamError at once where
+        the server refused it, and StreamUnavailableError once it was silent for some leases.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._service.patience
+        for attempt in itertools.count():
+            try:
+                found = await store()
+            except StreamError as error:
+                if size > _SMALL or error.code not in NO_ROOM:
+                    raise
+                self._service.not_stored(self, error)
+            except StreamUnavailableError as error:
+                if size > _SMALL and loop.time() > deadline:
+                    raise
+                self._service.not_stored(self, error)
+            except ConnectionLostError as error:
+                deadline = loop.time() + self._service.patience
+                self._service.not_stored(self, error)
+            else:
+                self.unstored = False
+                return found
+            await asyncio.sleep(backoff(attempt, *_PAUSE))
+        raise AssertionError("unreachable")
 
     async def _save(self, record: Record, frame: Buffer = b"") -> int:
         ttl = self.task.ttl if record.state.settled else None
