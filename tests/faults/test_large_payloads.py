@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -27,7 +29,7 @@ from genro_nats.transport.subjects import pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.runner import value_reply
 from tests.faults import jobs
-from tests.faults.conftest import Fleet, Notes, Worker, until
+from tests.faults.conftest import ROOT, Fleet, Notes, Worker, until
 from tests.transport.test_transfer import Held
 
 pytestmark = pytest.mark.anyio
@@ -395,3 +397,47 @@ async def test_a_payload_that_is_not_what_was_announced(shared_fleet: Fleet, cha
     assert frame.name.decode().endswith("DecodeError")
     assert len(start) > HEADER_SIZE
     assert await pool.submit(jobs.take_bytes, b"abc") == 3
+
+
+FROZEN = """
+import asyncio, json, sys
+from genro_nats import NatsExecutor, PoolOptions
+from tests.faults import jobs
+from tests.faults.conftest import until
+from tests.faults.test_large_payloads import transfer_of
+from tests.transport.test_transfer import Held
+
+async def main():
+    pool = NatsExecutor("faults", PoolOptions(**json.loads(sys.argv[1])))
+    await pool.submit(jobs.take_bytes, bytes(2_000_000))
+    held = Held(transfer_of(pool), 2)
+    calls = [asyncio.create_task(pool.submit(jobs.take_bytes, bytes(5_000_000))) for _ in range(16)]
+    await until(lambda: held.left < 0)
+    print("held", flush=True)
+    await asyncio.gather(*calls)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGSTOP, signal.SIGKILL])
+async def test_a_caller_that_freezes_holds_up_no_other(
+    shared_fleet: Fleet, tmp_path: Path, end: signal.Signals
+) -> None:
+    await shared_fleet.worker()
+    pool = shared_fleet.caller(timeout=60)
+    assert await pool.submit(jobs.take_bytes, bytes(3_000_000)) == 3_000_000
+    server = shared_fleet.server
+    options = shared_fleet.options(url=server.url, user=server.user, password=server.password)
+    with (tmp_path / "frozen").open("wb") as out:
+        frozen = subprocess.Popen([sys.executable, "-c", FROZEN, json.dumps(options)], stdout=out, cwd=ROOT)
+    try:
+        await until(lambda: "held" in (tmp_path / "frozen").read_text())
+        frozen.send_signal(end)
+        async with asyncio.timeout(5):
+            for _ in range(3):
+                calls = [pool.submit(jobs.take_bytes, bytes(3_000_000)) for _ in range(4)]
+                assert await asyncio.gather(*calls) == [3_000_000] * 4
+    finally:
+        frozen.kill()
+        frozen.wait(10)

@@ -19,6 +19,7 @@ from genro_nats.transport.nats import Connection, Message, Subscription
 from genro_nats.transport.reader import Feed, Taker
 from genro_nats.transport.subjects import bulk_inbox
 from genro_nats.transport.transfer.credit import chunk_size
+from genro_nats.transport.transfer.raw import limit_unsent
 from genro_nats.transport.transfer.sealed import Unsealing
 
 __all__ = ["Line"]
@@ -26,6 +27,7 @@ __all__ = ["Line"]
 log: Final = logging.getLogger("genro_nats.transport")
 
 _MAX_WORD: Final = 4096  # bytes of a frame that is no chunk
+_UNSENT: Final = 128 * 1024  # bytes that the system holds back: what is behind them waits long on a slow line
 
 Chunk = Callable[[bytes, int, int], Feed | None]
 
@@ -53,6 +55,7 @@ class Line:
         self._opening: asyncio.Task[None] | None = None
         self._hearing: Subscription | None = None
         self._posts: set[asyncio.Task[None]] = set()
+        self.connection.on_up.append(self._up)
 
     def is_peer(self, subject: str) -> bool:
         """Is it where an owner or puller of this prefix hears? Nothing else is ever sent to."""
@@ -88,12 +91,18 @@ class Line:
     async def _open(self) -> None:
         if self._hearing is None:
             await self.connection.start()
+            self._up()
             taker: Taker = self._take
             if self._guard.keyed:
                 taker = Unsealing(self._guard, self._inbox, self._take, self.on_flawed)
             self._hearing = await self.connection.subscribe(self._inbox + "*", self._received, taker=taker)
         await self.connection.flush()
         self.connection.denials.require(self._inbox + "*")
+
+    def _up(self) -> None:
+        client = self.connection._client
+        if client is not None:
+            limit_unsent(client, _UNSENT)
 
     async def aclose(self) -> None:
         """Leave the server, if it was ever reached."""
@@ -135,6 +144,10 @@ class Line:
     def pull_subject(self, pull: bytes) -> str:
         """Where the chunks of a pull are to be sent."""
         return self._inbox + pull.hex()
+
+    def peer_of(self, subject: str) -> str:
+        """Where who pulls on ``subject`` hears of other things than chunks."""
+        return subject.rpartition(".")[0] + "." + self.owner_subject.rpartition(".")[2]
 
     def _received(self, message: Message) -> None:
         """The server's own word: nobody heard a question."""

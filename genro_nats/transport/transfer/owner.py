@@ -31,6 +31,8 @@ log: Final = logging.getLogger("genro_nats.transport")
 PULL: Final = struct.Struct("!16sQQ")  # payload id, from where, up to where
 GRANT: Final = struct.Struct("!Q")
 FORGOTTEN: Final = 60.0  # seconds
+_BEAT: Final = 0.5  # seconds that a pull waits for its turn before its puller is told, and between two words
+_BEAT_IDS: Final = 128  # pulls in one word
 
 
 class _Payload:
@@ -71,15 +73,16 @@ class _Payload:
 class _Serving:
     """One pull of a payload: sent up to ``at``, granted up to ``limit``."""
 
-    __slots__ = ("at", "limit", "payload", "pull", "queued", "subject")
+    __slots__ = ("at", "limit", "payload", "pull", "queued", "subject", "told")
 
-    def __init__(self, payload: _Payload, pull: bytes, subject: str, at: int, limit: int) -> None:
+    def __init__(self, payload: _Payload, pull: bytes, subject: str, at: int, limit: int, now: float) -> None:
         self.payload = payload
         self.pull = pull
         self.subject = subject
         self.at = at
         self.limit = limit
         self.queued = False
+        self.told = now  # when its puller last got anything
 
 
 class Owner:
@@ -92,6 +95,7 @@ class Owner:
         self._servings: dict[bytes, _Serving] = {}
         self._turns: deque[_Serving] = deque()
         self._work = asyncio.Event()
+        self._beaten = 0.0
         self._sending = self._loop.create_task(self._send())
         self.moved_at = 0.0  # when something was last asked for or sent, in event loop time
         self.on_denied: Callable[[bytes, PermissionDeniedError], None] | None = None
@@ -104,7 +108,7 @@ class Owner:
     def offer(
         self, parts: Sequence[Buffer], on_moved: Callable[[], None] | None = None, *, once: bool = False
     ) -> Reference:
-        """Keep a payload until ``drop``; ``on_moved`` is called for each chunk that leaves.
+        """Keep a payload until ``drop``; ``on_moved`` is called when it is asked for and for each chunk.
 
         ``once``: drop it too when its puller is done, or nothing of it was asked for in a minute.
         """
@@ -168,9 +172,12 @@ class Owner:
             return
         # A puller that asks again has lost what was under way; nobody else may pull it.
         self._end(payload)
-        serving = payload.serving = _Serving(payload, frame.id, subject, at, min(limit, payload.size))
+        limit, now = min(limit, payload.size), self._loop.time()
+        serving = payload.serving = _Serving(payload, frame.id, subject, at, limit, now)
         self._servings[frame.id] = serving
         self._queue(serving)
+        if payload.on_moved is not None:
+            payload.on_moved()
 
     def grant(self, frame: Frame) -> None:
         """A puller has room for more. Raises DecodeError."""
@@ -230,6 +237,7 @@ class Owner:
             await self._work.wait()
             while self._turns:
                 await self._turn(self._turns.popleft())
+                self._beat(self._loop.time())
                 await asyncio.sleep(0)  # small calls get theirs
             self._work.clear()
 
@@ -239,10 +247,26 @@ class Owner:
             await self._send_chunk(serving)
             self._queue(serving)
 
+    def _beat(self, now: float) -> None:
+        """Tell the pullers that wait long that they do: elsewhere nothing of this side may be seen."""
+        if now - self._beaten < _BEAT:
+            return
+        self._beaten = now
+        waiting: dict[str, list[bytes]] = {}
+        for serving in self._turns:
+            if serving.limit > serving.at and now - serving.told >= _BEAT:
+                serving.told = now
+                waiting.setdefault(self._line.peer_of(serving.subject), []).append(serving.pull)
+        for subject, pulls in waiting.items():
+            for at in range(0, len(pulls), _BEAT_IDS):
+                body = b"".join(pulls[at : at + _BEAT_IDS])
+                self._line.post(subject, Frame(FrameKind.BEAT, body=body))
+
     async def _send_chunk(self, serving: _Serving) -> None:
         payload, at = serving.payload, serving.at
         end = min(at + self._line.chunk, serving.limit)
         serving.at = end
+        serving.told = self._loop.time()
         payload.sent = max(payload.sent, end)  # from here on it may arrive
         try:
             await self._line.send(serving.subject, serving.pull, at, payload.pieces(at, end), end - at)

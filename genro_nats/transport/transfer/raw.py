@@ -7,6 +7,8 @@ usual way; callers need not know which it is.
 
 from __future__ import annotations
 
+import contextlib
+import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from nats.aio.transport import TcpTransport
 from genro_nats.codec.frame import Buffer, size
 from genro_nats.transport.reader import HEAD, Reader, Taker
 
-__all__ = ["read_directly", "send", "take_whole", "write_pending"]
+__all__ = ["limit_unsent", "read_directly", "send", "take_whole", "write_pending"]
 
 _FULL: Final = 1 << 20  # bytes that wait in the transport from which on nats-py writes, which waits for it
 
@@ -29,6 +31,15 @@ def read_directly(client: Client) -> Reader | None:
     reader = Reader(writer.transport, writer.transport.get_protocol())
     writer.transport.set_protocol(reader)
     return reader
+
+
+def limit_unsent(client: Client, limit: int) -> None:
+    """Let the system take no more than ``limit`` bytes that can't leave yet, where it knows how."""
+    writer = _writer(client)
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if writer is not None and option is not None:
+        with contextlib.suppress(OSError):
+            writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, option, limit)
 
 
 def take_whole(data: Buffer, taker: Taker, extra: int) -> None:

@@ -62,5 +62,7 @@ class Transfer:
             self.owner.grant(frame)
         elif frame.kind == FrameKind.DONE:
             self.owner.done(frame)
+        elif frame.kind == FrameKind.BEAT:
+            self._puller.beat(frame.body)
         elif frame.kind == FrameKind.GONE:
             self._puller.gone(frame.id)
