@@ -254,7 +254,8 @@ async def test_a_lost_worker_that_comes_back_ends_nothing(
     await asyncio.sleep(begin + frozen - time.monotonic())
     first.signal(signal.SIGCONT)
     spoken = pool.metrics["completed"]
-    await until(lambda: first.count("call.failed") == 1, 25)  # it has said so
+    # It has said so; a frozen worker may be dealt the call again, and then says so twice.
+    await until(lambda: first.count("call.failed") >= 1, 25)
     release.touch()
     assert await asyncio.wait_for(call, 20) == LARGE
     assert len(notes.lines()) == 1 and pool.metrics["completed"] == spoken + 1
