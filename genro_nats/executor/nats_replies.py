@@ -121,7 +121,7 @@ class Replies:
     def _is_stale(self, pending: Pending, frame: Frame, worker: str) -> bool:
         """Does a worker that was lost, and is back, speak of what it had of a call? Another may run that by now."""
         if frame.kind == FrameKind.REFUSED:
-            return worker in pending.left
+            return worker in pending.left or pending.worker not in ("", worker)
         if frame.kind != FrameKind.ERROR or frame.flags & Flag.REFERRED or pending.reference is None:
             return False
         with contextlib.suppress(ExecutorError):
