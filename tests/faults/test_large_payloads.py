@@ -28,7 +28,7 @@ from genro_nats.server import EmbeddedServer
 from genro_nats.transport.nats import Message
 from genro_nats.transport.subjects import pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
-from genro_nats.worker.runner import value_reply
+from genro_nats.worker.runner import item_frame, value_reply
 from tests.faults import jobs
 from tests.faults.conftest import ROOT, Fleet, Notes, Worker, until
 from tests.transport.test_transfer import Held
@@ -95,6 +95,19 @@ async def test_results_at_the_limit(narrow: Fleet, off: int) -> None:
     overhead = sum(map(size, value_reply(Frame(FrameKind.CALL), value, 0.0))) - len(value)
     count = (1 << 20) - overhead + off
     assert await pool.submit(jobs.give_bytes, count) == bytes(count)
+    assert transfer_of(pool).line.opened == (off > 0)
+
+
+@pytest.mark.parametrize("off", [-1, 0, 1])
+@pytest.mark.parametrize("limit", [300_000, 8 << 20])
+async def test_items_at_the_limit(narrow: Fleet, limit: int, off: int) -> None:
+    """At the worker's inline limit, and at the server's max_payload where that is less."""
+    await narrow.worker(max_workers=1, inline_limit=limit)
+    pool = narrow.caller(timeout=10)
+    value = bytes(250_000)
+    overhead = sum(map(size, item_frame(Frame(FrameKind.CALL), value))) - len(value)
+    count = min(limit, 1 << 20) - overhead + off
+    assert [item async for item in pool(jobs.mixed_items).stream([count])] == [bytes(count)]
     assert transfer_of(pool).line.opened == (off > 0)
 
 
