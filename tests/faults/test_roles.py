@@ -22,6 +22,7 @@ from genro_nats import (
     NatsExecutor,
     PermissionDeniedError,
     PoolOptions,
+    TaskHandle,
     TaskState,
 )
 from genro_nats.cli.main import main
@@ -312,6 +313,20 @@ async def stored_apart(pool: NatsExecutor, id: str) -> tuple[TaskSubjects, BlobI
     return tasks._subjects, blob_id(record.outcome)
 
 
+async def fails_again(
+    web: NatsExecutor, manager: NatsExecutor, function: Callable[[Any], Any], value: Any, text: str
+) -> TaskHandle[Any]:
+    """A task that fails, is replayed by the manager, fails again and is dropped."""
+    task = await web.enqueue(function, value)
+    with pytest.raises(ValueError, match=text):
+        await task.result(timeout=10)
+    replayed = await manager.dead.replay(task.id)
+    with pytest.raises(ValueError, match=text):
+        await replayed.result(timeout=10)
+    assert await manager.dead.drop(replayed.id)
+    return task
+
+
 async def test_large_payloads_that_change_hands(server: SecuredServer) -> None:
     """Ids of a caller's own, schedules, and a manager's replay: each may read what it is to read."""
     async with pool_of(server, "web") as web, pool_of(server, "manager") as manager:
@@ -320,13 +335,7 @@ async def test_large_payloads_that_change_hands(server: SecuredServer) -> None:
         given = await web(bytes).options(id="a large result").enqueue(LARGE)
         assert await given.result(timeout=10) == bytes(LARGE)
         assert await web.task("a large result").result(timeout=10) == bytes(LARGE)
-        task = await web.enqueue(int, bytes(LARGE))
-        with pytest.raises(ValueError, match="invalid literal"):
-            await task.result(timeout=10)
-        replayed = await manager.dead.replay(task.id)
-        with pytest.raises(ValueError, match="invalid literal"):
-            await replayed.result(timeout=10)
-        assert await manager.dead.drop(replayed.id)
+        await fails_again(web, manager, int, bytes(LARGE), "invalid literal")
         subjects = web._home.engine.tasks._subjects  # type: ignore[union-attr]
         await web(len).schedule("large", every=3600, args=(bytes(LARGE),))
         js = web._home.engine.tasks._js  # type: ignore[union-attr]
@@ -412,13 +421,7 @@ async def until_running(task: Any) -> None:
 
 async def test_a_manager_sees_to_dead_letters_and_calls_nothing(server: SecuredServer) -> None:
     async with pool_of(server, "web") as web, pool_of(server, "manager") as manager:
-        task = await web.enqueue(math.sqrt, -1)
-        with pytest.raises(ValueError, match="math domain"):
-            await task.result(timeout=10)
-        replayed = await manager.dead.replay(task.id)
-        with pytest.raises(ValueError, match="math domain"):
-            await replayed.result(timeout=10)
-        assert await manager.dead.drop(replayed.id)
+        task = await fails_again(web, manager, math.sqrt, -1, "math domain")
         assert task.id not in [letter.id for letter in await manager.dead.list()]
         assert (await refused(manager.submit(abs, -1))).subject == "sec.call.jobs"
 
