@@ -212,6 +212,8 @@ class Publisher:
             except (StreamUnavailableError, ConnectionLostError):
                 ack = await self._insist(publication, headers, pace.left)
         except ExecutorError as error:
+            # Given as a value, it must not keep the frames it came through: they hold the data, and it.
+            error.__traceback__ = error.__context__ = None
             return error
         pace.stored()
         return ack
