@@ -46,11 +46,9 @@ class _Pickle:
     flag = 0
 
     dumps_call = staticmethod(values.dumps_call)
+    dumps = staticmethod(values.dumps)
     dumps_whole = staticmethod(values.dumps_whole)
     dump_error = staticmethod(exceptions.dump_error)
-
-    def dumps(self, value: Any) -> tuple[bytes, list[Buffer]]:
-        return values.dumps(values.lift(value))
 
 
 class _Data:

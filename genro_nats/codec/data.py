@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec import msgpack
 
 from genro_nats.codec.datatypes import Types
-from genro_nats.codec.frame import Buffer
+from genro_nats.codec.frame import OUT_OF_BAND, Buffer
 from genro_nats.codec.lowering import Lowering
 from genro_nats.codec.raising import Raising
 from genro_nats.codec.tags import ATOMS, mark
@@ -22,7 +22,6 @@ from genro_nats.errors import DecodeError, NotAllowedError
 
 __all__ = ["dumps", "dumps_call", "dumps_whole", "loads"]
 
-OUT_OF_BAND: Final = 64 * 1024  # bytes; as of pickles
 MAX_DEPTH: Final = 200
 _MORE: Final = ATOMS | {bytes, list, dict}
 _WIDE: Final = 1000  # values of a level; wider ones hold each container once, since one may be in many
@@ -88,7 +87,7 @@ def _dumps(value: Any, buffers: list[Buffer] | None) -> bytes:
 
 
 def _lowered(value: Any, buffers: list[Buffer] | None, *, exact: bool) -> bytes:
-    return _ENCODER.encode([mark(0), Lowering(buffers, OUT_OF_BAND, MAX_DEPTH, exact=exact).value(value)])
+    return _ENCODER.encode([mark(0), Lowering(buffers, MAX_DEPTH, exact=exact).value(value)])
 
 
 def _says_it_all(value: Any) -> bool:

@@ -48,8 +48,7 @@ FindType = Callable[[Node], Any]
 
 def dump_error(error: BaseException) -> bytes:
     """An exception with its causes, contexts, notes and traceback, as a pickle of plain data. Never raises."""
-    body, _ = values.dumps(structure(error, _pickled))
-    return body
+    return values.dumps_whole(structure(error, _pickled))
 
 
 def load_error(body: Buffer) -> BaseException:

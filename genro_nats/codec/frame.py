@@ -33,6 +33,8 @@ from genro_nats.errors import DecodeError, PayloadTooLargeError
 __all__ = [
     "HEADER_SIZE",
     "KINDS",
+    "MAX_VALUE_BUFFERS",
+    "OUT_OF_BAND",
     "Buffer",
     "Flag",
     "Frame",
@@ -62,6 +64,8 @@ _HOPS_AT: Final = 14
 MAX_NAME: Final = 1024
 MAX_META: Final = 256 * 1024
 MAX_BUFFERS: Final = 4096
+MAX_VALUE_BUFFERS: Final = MAX_BUFFERS - 16  # what one value may leave out; a frame may have a few others
+OUT_OF_BAND: Final = 64 * 1024  # bytes, as long as pickle's frames; below it a copy is cheaper than a buffer
 READ_ONLY: Final = 1 << 63
 NO_ID: Final = bytes(16)
 

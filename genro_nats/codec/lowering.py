@@ -15,7 +15,7 @@ from msgspec.msgpack import Ext
 
 from genro_nats.codec import arrays, times
 from genro_nats.codec.datatypes import is_namedtuple, type_name
-from genro_nats.codec.frame import Buffer
+from genro_nats.codec.frame import MAX_VALUE_BUFFERS, OUT_OF_BAND, Buffer
 from genro_nats.codec.shapes import no_data, require_fields_only, shape_of
 from genro_nats.codec.tags import ATOMS, MARKS, Mark
 from genro_nats.errors import CodecError
@@ -32,10 +32,9 @@ class Lowering:
     ``exact``: looks for ints of more than 64 bits and texts with lone surrogates too.
     """
 
-    def __init__(self, buffers: list[Buffer] | None, bulk: int, depth: int, *, exact: bool) -> None:
+    def __init__(self, buffers: list[Buffer] | None, depth: int, *, exact: bool) -> None:
         self._exact = exact
         self._buffers = buffers
-        self._bulk = bulk
         self._left = depth
 
     def value(self, value: Any) -> Any:
@@ -65,9 +64,8 @@ class Lowering:
         return value
 
     def _bytes(self, value: bytes | bytearray) -> Any:
-        if self._buffers is not None and len(value) >= self._bulk:
-            self._buffers.append(value)
-            return [MARKS[Mark.BUFFER], len(self._buffers) - 1]
+        if (number := self._left_out(value, len(value))) is not None:
+            return [MARKS[Mark.BUFFER], number]
         return value if type(value) is bytes else [MARKS[Mark.BYTEARRAY], bytes(value)]
 
     def _container(self, value: Any, kind: type) -> Any:
@@ -123,10 +121,15 @@ class Lowering:
 
     def _array(self, value: Any) -> Any:
         dtype, order, raw, shape = arrays.array_parts(value)
-        if self._buffers is not None and raw.nbytes >= self._bulk:
-            self._buffers.append(raw)
-            return [MARKS[Mark.ARRAY], dtype, order, len(self._buffers) - 1, *shape]
-        return [MARKS[Mark.ARRAY], dtype, order, raw.tobytes(), *shape]
+        number = self._left_out(raw, raw.nbytes)
+        return [MARKS[Mark.ARRAY], dtype, order, raw.tobytes() if number is None else number, *shape]
+
+    def _left_out(self, buffer: Buffer, length: int) -> int | None:
+        """The number of a buffer that is left out of the body; None: it belongs into it."""
+        if self._buffers is None or length < OUT_OF_BAND or len(self._buffers) >= MAX_VALUE_BUFFERS:
+            return None
+        self._buffers.append(buffer)
+        return len(self._buffers) - 1
 
 
 _ITEMS: Final[dict[type, Ext]] = {

@@ -1,7 +1,7 @@
 """cloudpickle, with what it leaves to names: these lead to the main program, which is another one elsewhere.
 
 Whatever reduces to a text is pickled as the name of a global, also where its module goes by value. Cached
-functions and the names of types are taken apart here; anything else of the main program is refused.
+functions and the names of types are taken file here; anything else of the main program is refused.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import cloudpickle
 
 from genro_nats.codec.modules import MAIN, SPAWNED_MAIN, as_by_value, is_main
 from genro_nats.codec.nature import CACHED, place_of, stands_at
+from genro_nats.codec.pickle_file import PickleFile
 from genro_nats.errors import CodecError
 
 __all__ = ["cached", "dumps"]
@@ -28,8 +29,10 @@ _EX: Final = object.__reduce_ex__
 _PLAIN: Final = object.__reduce__
 
 
-def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> bytes:
+def dumps(value: Any, file: PickleFile | None = None) -> bytes:
     """The pickle of a value, what lives in the main program or a module by value included.
+
+    ``file``: takes its large buffers; without one they are in the pickle.
 
     Raises:
         CodecError: something of the main program could only go by its name.
@@ -37,14 +40,17 @@ def dumps(value: Any, buffer_callback: Callable[[Any], Any] | None = None) -> by
     """
     if SPAWNED_MAIN in sys.modules:
         with as_by_value(SPAWNED_MAIN):
-            return _dumps(value, buffer_callback)
-    return _dumps(value, buffer_callback)
+            return _dumps(value, file)
+    return _dumps(value, file)
 
 
-def _dumps(value: Any, buffer_callback: Callable[[Any], Any] | None) -> bytes:
-    with io.BytesIO() as file:
-        _Pickler(file, 5, buffer_callback).dump(value)
-        return file.getvalue()
+def _dumps(value: Any, file: PickleFile | None) -> bytes:
+    if file is not None:
+        _Pickler(file, 5, file.keep).dump(value)
+        return file.body
+    with io.BytesIO() as whole:
+        _Pickler(whole, 5).dump(value)
+        return whole.getvalue()
 
 
 def cached(function: Callable[..., Any], maxsize: int | None, typed: bool) -> Any:
@@ -56,9 +62,9 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def reducer_override(self, obj: Any) -> Any:
         """How an object is pickled; ``NotImplemented``: as pickle does it."""
         kind: Any = type(obj)
-        apart = _TAKEN_APART.get(kind)
-        if apart is not None:
-            return apart(obj)
+        file = _TAKEN_APART.get(kind)
+        if file is not None:
+            return file(obj)
         found = _reduced(self, obj)
         if found is not NotImplemented or getattr(obj, "__module__", None) not in MAIN:
             return found

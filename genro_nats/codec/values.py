@@ -1,4 +1,4 @@
-"""Python values as pickle 5 bytes plus out-of-band buffers.
+"""Python values as pickle 5 bytes plus out-of-band buffers, large bytes wherever they stand among these.
 
 Plain pickle first, because it is the fastest; cloudpickle only for what plain
 pickle can't do or would do wrongly: it refers to whatever lives in
@@ -12,14 +12,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from genro_nats.codec import pickler
-from genro_nats.codec.frame import Buffer
+from genro_nats.codec.frame import OUT_OF_BAND, Buffer
 from genro_nats.codec.modules import by_value_modules
+from genro_nats.codec.pickle_file import PickleFile
 from genro_nats.errors import CodecError, DecodeError
 
 __all__ = ["dumps", "dumps_whole", "loads"]
 
-OUT_OF_BAND: Final = 64 * 1024  # bytes; below it a copy is cheaper than a buffer of its own
-_BULK: Final = (bytes, bytearray)
 _PLAIN: Final = frozenset({type(None), bool, int, float, str})  # nothing in them needs a second look
 
 
@@ -37,37 +36,43 @@ def dumps(value: Any) -> tuple[bytes, list[Buffer]]:
     """
     if _is_plain(value):
         return pickle.dumps(value, 5), []
-    buffers: list[Buffer] = []
-
-    def keep(buffer: pickle.PickleBuffer) -> bool:
-        with memoryview(buffer) as view:
-            if view.nbytes < OUT_OF_BAND:
-                return True
-        raw = buffer.raw()
-        buffers.append(raw.obj if isinstance(raw.obj, bytes) and len(raw.obj) == raw.nbytes else raw)
-        return False
-
     try:
-        body = pickle.dumps(value, 5, buffer_callback=keep)
-        if b"_main__" not in body and not by_value_modules():  # __main__ or __mp_main__
-            return body, buffers
+        file = PickleFile()
+        pickle.Pickler(file, 5, buffer_callback=file.keep).dump(value)
+        body = file.body
+        if not _needs_cloudpickle(body):
+            return body, file.buffers
     except Exception:  # noqa: S110
         pass  # cloudpickle may manage, and explains better when it does not
-    buffers.clear()
+    file = PickleFile()
+    return _by_cloudpickle(value, file), file.buffers
+
+
+def dumps_whole(value: Any) -> bytes:
+    """The pickle of a value in one piece, large buffers included. Raises CodecError as ``dumps``."""
     try:
-        return pickler.dumps(value, keep), buffers
+        body = pickle.dumps(value, 5)
+        if not _needs_cloudpickle(body):
+            return body
+    except Exception:  # noqa: S110
+        pass  # as above
+    return _by_cloudpickle(value)
+
+
+def _needs_cloudpickle(body: bytes) -> bool:
+    # __main__ or __mp_main__; also as a mere text, which does no harm.
+    return b"_main__" in body or bool(by_value_modules())
+
+
+def _by_cloudpickle(value: Any, file: PickleFile | None = None) -> bytes:
+    try:
+        return pickler.dumps(value, file)
     except CodecError:
         raise
     except Exception as error:
         raise CodecError(
             f"{type(value).__qualname__} can't be pickled: {type(error).__name__}: {error}"
         ) from error
-
-
-def dumps_whole(value: Any) -> bytes:
-    """The pickle of a value in one piece, large buffers included. Raises CodecError as ``dumps``."""
-    body, buffers = dumps(value)
-    return pickler.dumps(value) if buffers else body
 
 
 def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
@@ -82,34 +87,14 @@ def loads(body: Buffer, buffers: Sequence[Buffer] = ()) -> Any:
         raise DecodeError(f"The value can't be unpickled here: {type(error).__name__}: {error}") from error
 
 
-def lift(value: Any) -> Any:
-    """Large bytes wrapped so that pickle leaves them out of band; anything else as it is."""
-    if type(value) in _BULK and len(value) >= OUT_OF_BAND:
-        return pickle.PickleBuffer(value) if type(value) is bytes else _Lifted(value)
-    return value
-
-
-class _Lifted:
-    """A bytearray that travels as a buffer and arrives as a bytearray."""
-
-    def __init__(self, value: bytearray) -> None:
-        self.value = value
-
-    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return bytearray, (pickle.PickleBuffer(self.value),)
-
-
 def dumps_call(
     args: tuple[Any, ...], kwargs: dict[str, Any], carried: Sequence[tuple[str, Any]] = ()
 ) -> tuple[bytes, list[Buffer]]:
-    """A call's arguments and carried context variables, large bytes among the arguments out of band.
+    """A call's arguments and carried context variables, and the buffers beside them.
 
     Raises:
         CodecError: something among them can't be pickled.
     """
     if not kwargs and not carried and all(map(_is_plain, args)):
         return pickle.dumps((args, kwargs), 5), []
-    if kwargs:
-        kwargs = {name: lift(value) for name, value in kwargs.items()}
-    args = tuple(map(lift, args))
     return dumps((args, kwargs, carried) if carried else (args, kwargs))

@@ -26,9 +26,8 @@ from msgspec import msgpack
 from genro_nats import CodecError, DecodeError, NotAllowedError, data_type
 from genro_nats.codec import arrays, data
 from genro_nats.codec.codecs import DATA, Codecs, codec_of
-from genro_nats.codec.data import OUT_OF_BAND
 from genro_nats.codec.datatypes import Types
-from genro_nats.codec.frame import Buffer, Flag
+from genro_nats.codec.frame import MAX_VALUE_BUFFERS, OUT_OF_BAND, Buffer, Flag
 from genro_nats.codec.loaded import MISSING, loaded
 
 
@@ -176,6 +175,17 @@ def test_large_bytes_are_a_buffer_wherever_they_stand(wrap: Any) -> None:
     body, buffers = data.dumps(value)
     assert len(body) < 100 and len(buffers) == 1
     assert data.loads(body, buffers) == value
+
+
+def test_what_is_past_the_number_of_buffers_stays_in_the_body() -> None:
+    blob, array = bytes(OUT_OF_BAND), np.zeros(OUT_OF_BAND, "u1")
+    for one in (blob, array):
+        body, buffers = data.dumps([one] * (MAX_VALUE_BUFFERS + 1))
+        assert len(buffers) == MAX_VALUE_BUFFERS
+        assert 1 <= len(body) // OUT_OF_BAND < 3  # one value, and some bytes for each that is left out
+        again = data.loads(body, buffers)
+        assert len(again) == MAX_VALUE_BUFFERS + 1
+        assert bytes(again[-1]) == blob
 
 
 ARRAYS = [

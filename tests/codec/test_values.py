@@ -19,7 +19,7 @@ from genro_nats.errors import CodecError, DecodeError
 
 
 def trip(value: Any) -> Any:
-    body, buffers = values.dumps(values.lift(value))
+    body, buffers = values.dumps(value)
     frame, _ = decode(encode(Frame(FrameKind.REPLY, body=body, buffers=buffers)))
     return values.loads(frame.body, frame.buffers)
 

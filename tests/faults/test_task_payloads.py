@@ -18,7 +18,7 @@ import pytest
 from genro_nats import NatsExecutor
 from genro_nats.codec.blob import Blob, BlobId, blob_in, is_referred, refer
 from genro_nats.codec.frame import Flag, Frame, FrameKind, encode, size
-from genro_nats.codec.values import dumps, lift
+from genro_nats.codec.values import dumps
 from genro_nats.errors import (
     DecodeError,
     PayloadLostError,
@@ -313,7 +313,7 @@ async def test_long_headers_and_a_letter_find_room(tasks: TaskFleet, notes: Note
 async def test_results_at_the_limit(tasks: TaskFleet) -> None:
     await tasks.worker(inline_limit=8 << 20)
     pool = tasks.caller()
-    body, buffers = dumps(lift(bytes(100_000)))
+    body, buffers = dumps(bytes(100_000))
     overhead = 48 + len(body) + 8 * len(buffers)
     async with tasks.ledger() as ledger:
         for off in (-1, 0, 1):
