@@ -12,8 +12,10 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import errno
 import logging
 import os
+import resource
 import select
 import socket
 import struct
@@ -39,6 +41,10 @@ _can_share: Final = shared.available()
 log: Final = logging.getLogger("genro_nats.transport")
 
 Emit = Callable[[Buffer, bool], None]
+
+
+class UnreceivableError(Exception):
+    """A large frame came, and this process can't have its memory."""
 
 
 def prefix(length: int, flags: int = 0) -> bytes:
@@ -67,6 +73,23 @@ def _in_stream(parts: Parts) -> Sequence[Buffer]:
     return [parts.view()] if isinstance(parts, shared.StoredFrame) else parts
 
 
+def _mapped(fd: int, length: int) -> memoryview:
+    try:
+        return shared.mapped(fd, length)
+    except OSError as error:
+        why = (
+            _no_descriptor()
+            if error.errno == errno.EMFILE
+            else f"{length:,} bytes of memory: {error.strerror}"
+        )
+        raise UnreceivableError(why) from None
+
+
+def _no_descriptor() -> str:
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return f"no file descriptor is left of {limit}; allow more (ulimit -n), or have fewer open"
+
+
 class _Parser:
     """Cuts a byte stream into frames; where a large one has to come in the stream, right into its own bytearray."""
 
@@ -82,13 +105,19 @@ class _Parser:
         self._fds: deque[int] = deque()
 
     def read(self, sock: socket.socket) -> int:
-        """Receive once, and emit what is complete; the bytes received, 0 at the end of the stream."""
-        count, ancillary, _, _ = sock.recvmsg_into([self._space()], _FDS)
+        """Receive once, and emit what is complete; the bytes received, 0 at the end of the stream.
+
+        Raises:
+            UnreceivableError: of a large frame only the announcement came; this stream is of no more use.
+        """
+        count, ancillary, flags, _ = sock.recvmsg_into([self._space()], _FDS)
         for level, kind, data in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 fds = array.array("i")
                 fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
                 self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC:
+            raise UnreceivableError(_no_descriptor())
         self._received(count)
         return count
 
@@ -120,7 +149,7 @@ class _Parser:
             start = at + 8
             if entry & SHARED:
                 at = start
-                self._emit(shared.mapped(self._fds.popleft(), length), entry >= AHEAD)
+                self._emit(_mapped(self._fds.popleft(), length), entry >= AHEAD)
                 continue
             if start + length > end:
                 if length > LARGE:
@@ -155,6 +184,7 @@ class Pipe:
         self._waiting: deque[tuple[memoryview, int | None]] = deque()
         self._writing = False
         self.closed = False
+        self.fault = ""  # why it ended, if that was not the other end's doing
         self._loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, parts: Parts) -> None:
@@ -242,6 +272,8 @@ class Pipe:
             return
         except OSError:
             count = 0
+        except UnreceivableError as error:
+            count, self.fault = 0, str(error)
         except Exception:
             # What was received can't be told from what was not: this pipe is of no more use.
             log.exception("a frame from a child could not be handled")

@@ -193,6 +193,11 @@ class Child:
         """The call that is running, or about to."""
         return next(iter(self.inflight.values()), None)
 
+    @property
+    def fault(self) -> str:
+        """Why its pipe ended, if that was this process's doing."""
+        return self._pipe.fault
+
     def close(self) -> None:
         """Close the pipe: the child ends once it looks at it."""
         self._pipe.close()

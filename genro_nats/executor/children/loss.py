@@ -17,11 +17,12 @@ def lost_error(child: Child, orphans: Sequence[Work]) -> WorkerLostError:
     if child.verdict is not None:
         return child.verdict
     status = child.exit_status
-    how = "ended" if status is None else _describe(status)
+    how = "was ended" if child.fault else "ended" if status is None else _describe(status)
     calls = ", ".join(work.key.decode(errors="replace") for work in orphans)
     what = f"{calls}. The call may have had effects" if calls else "no call"
+    why = f" What it sent could not be received: {child.fault}." if child.fault else ""
     return WorkerLostError(
-        f"The child process {child.pid} {how} while it ran {what}.",
+        f"The child process {child.pid} {how} while it ran {what}.{why}",
         pid=child.pid,
         exitcode=status,
     )
