@@ -6,6 +6,7 @@ directories do too, because they share the machine: one Docker engine, figures, 
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,10 @@ import pytest
 
 _HERE: Final = Path(__file__).parent
 _TOGETHER: Final = frozenset({"bench", "docker", "server"})
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A script's background job ignores Ctrl-C, and so would the commands that tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist, which reads the groups

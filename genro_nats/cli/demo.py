@@ -59,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.modules is not None and arguments.modules < 1:
         raise ConfigurationError(f"--modules is {arguments.modules}: use 1 or more.")
     show: Show = SilentShow() if arguments.json else RichShow()
-    # One way to end early: as with Ctrl-C, everything is cleaned up.
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    signal.signal(signal.SIGTERM, _interrupt)
     modules = standard_library()[: arguments.modules]
     size = sum(len(source) for _, source in modules) / 1e6
     show.say(f"{len(modules):,} modules, {size:.1f} MB: parse, measure and compress each of them.")
@@ -68,6 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         demo = _Demo(up, modules, arguments.processes, show)
         asyncio.run(demo.run())
     return demo.report(as_json=arguments.json)
+
+
+def _interrupt(*_: object) -> None:
+    """One way to end early: as with Ctrl-C, everything is cleaned up."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a script's background job
+        raise KeyboardInterrupt
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class _Demo:

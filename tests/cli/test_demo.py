@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -45,13 +46,18 @@ def test_for_people_it_shows_where_calls_ran(tmp_path: Path) -> None:
     assert run.stdout.count("where it ran") == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("number", "ignored"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+    ids=["Ctrl-C", "SIGTERM", "SIGTERM to a background job of a script"],
+)
 def test_interrupted_it_leaves_nothing_behind(
-    number: signal.Signals, start: Callable[..., Running], tmp_path: Path
+    number: signal.Signals, ignored: bool, start: Callable[..., Running], tmp_path: Path
 ) -> None:
     folder = tmp_path / "temporary"
     folder.mkdir(mode=0o700)
-    demo = start("demo", "--json", TMPDIR=str(folder))
+    with ctrl_c_ignored() if ignored else contextlib.nullcontext():
+        demo = start("demo", "--json", TMPDIR=str(folder))
     process = psutil.Process(demo.process.pid)
 
     def children_work() -> bool:
@@ -68,6 +74,16 @@ def test_interrupted_it_leaves_nothing_behind(
     _, alive = psutil.wait_procs(everything, timeout=10)
     assert alive == []
     assert list(folder.iterdir()) == []
+
+
+@contextlib.contextmanager
+def ctrl_c_ignored() -> Iterator[None]:
+    """By what is started meanwhile, as by what a script starts with ``&``."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_killed_it_takes_the_worker_along(start: Callable[..., Running], tmp_path: Path) -> None:
