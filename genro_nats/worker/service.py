@@ -63,6 +63,12 @@ BEAT: Final = 1.0  # seconds between two beats for a call, and before its first
 _START_RETRIES: Final = 3
 
 
+def _children(options: PoolOptions, kind: str, events: Events) -> ChildPool:
+    name = str(options.subject)
+    plan = pool_plan(options, name=name, kind=kind, address=f"{options.prefix}.{name}", on_event=events)
+    return ChildPool(replace(plan, start_retries=_START_RETRIES))
+
+
 class PoolService:
     """Serves one pool from start to drain."""
 
@@ -90,15 +96,8 @@ class PoolService:
         self._events = events
         self._callers = caller_inbox(options.prefix, "")[:-1]  # what the reply subjects of calls begin with
         self._subjects = pool_subjects(options.prefix, options.subject)
-        plan = pool_plan(
-            options,
-            name=options.subject,
-            kind=kind,
-            address=f"{options.prefix}.{options.subject}",
-            on_event=events,
-        )
         self.kind = kind
-        self.children = ChildPool(replace(plan, start_retries=_START_RETRIES))
+        self.children = _children(options, kind, events)
         self._works: dict[bytes, RemoteWork] = {}
         self._bytes = 0
         self._calls: Subscription

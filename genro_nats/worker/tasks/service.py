@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from genro_nats.config import PoolOptions
 from genro_nats.errors import (
-    CodecError,
     ConnectionLostError,
     DecodeError,
     ExecutorError,
@@ -23,11 +22,8 @@ from genro_nats.errors import (
 from genro_nats.events import Events
 from genro_nats.executor.children.pool import ChildPool
 from genro_nats.tasks.message import read_message
-from genro_nats.tasks.options import DEFAULT_RESULT_TTL
 from genro_nats.tasks.orphans import Sweeper
-from genro_nats.tasks.record import Record
 from genro_nats.tasks.shelf import Shelf
-from genro_nats.tasks.status import TaskState
 from genro_nats.tasks.store import StateStore
 from genro_nats.tasks.streams import LEVELS, ensure_streams
 from genro_nats.transport.clock import ServerClock
@@ -37,17 +33,18 @@ from genro_nats.transport.intake import Intake
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import When
 from genro_nats.transport.schedules import fired_by
-from genro_nats.transport.subjects import NONE, TaskSubjects, from_token, is_schedule, pull_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, is_schedule, pull_inbox
 from genro_nats.transport.transfer.transfer import Transfer
 from genro_nats.worker.tasks.aftermath import Aftermath
 from genro_nats.worker.tasks.arguments import Arguments
 from genro_nats.worker.tasks.asks import Asks
-from genro_nats.worker.tasks.burial import Burial, reason_of
+from genro_nats.worker.tasks.burial import Burial
 from genro_nats.worker.tasks.doubt import doubtful, is_copy
 from genro_nats.worker.tasks.held import HeldTask
 from genro_nats.worker.tasks.quick import QuickTask
 from genro_nats.worker.tasks.room import Room
 from genro_nats.worker.tasks.settlement import Settlement
+from genro_nats.worker.tasks.unreadable import Unreadable
 from genro_nats.worker.trust import Trust
 
 __all__ = ["TaskService"]
@@ -61,7 +58,6 @@ _WAITED: Final = 1.0  # seconds after which a task that was taken ahead and has 
 _MANY: Final = 4
 _LISTED: Final = 1.0  # seconds after which a running task is entered in the list of running ones
 _LIST_TTL: Final = 15.0  # seconds such an entry stays without being renewed
-_DISTRUSTED_TTL: Final = 60.0  # seconds that the failure of an unsigned task stays: its id is not its own
 _LETTING_GO: Final = 1.0  # seconds in which a leaving worker says that others may have what it still holds
 
 
@@ -90,7 +86,7 @@ class TaskService:
         self._subjects = TaskSubjects(options.prefix, options.subject)
         self._clock = ServerClock(js, self._subjects.tasks_stream)
         self.store = StateStore(js, self._subjects)
-        self._burial = Burial(js, self._subjects)
+        burial = Burial(js, self._subjects)
         self.shelf = Shelf(js.connection, self._subjects, options, transfer, worker)
         self.arguments = Arguments(self.shelf)
         self._sweeper = Sweeper(js, self._subjects, self.shelf, options.orphan_ttl, self.now)
@@ -98,7 +94,10 @@ class TaskService:
             js, self._subjects, self.store, self.shelf, self._held_task, self.now, options.lease
         )
         self.after = Aftermath(
-            js, self._subjects, self.store, self.shelf, self._asks, self._burial, events, self._spawn
+            js, self._subjects, self.store, self.shelf, self._asks, burial, events, self._spawn
+        )
+        self._unreadable = Unreadable(
+            js, self._subjects, self.store, self._asks, burial, events, self._held_task, self.now
         )
         self._held: dict[str, HeldTask] = {}
         self._running: set[asyncio.Task[None]] = set()
@@ -271,9 +270,7 @@ class TaskService:
                 raise delivery.flaw.error("A task was not run")
             task = self._asks.scheduled(read_message(delivery.data, delivery.subject), delivery)
         except (DecodeError, SignatureError) as error:
-            self._events("task.unreadable", subject=delivery.subject, error=str(error))
-            await self._settle_unreadable(delivery, error)
-            await self._burial.unreadable(delivery, error, self.now())
+            await self._unreadable.settle(delivery, error)
             return None
         if task.id in self._held:
             return None  # the server forgot that it gave it to us
@@ -281,40 +278,6 @@ class TaskService:
         held = HeldTask(self, task, delivery, solo=solo)
         held.keyed_run = self._is_keyed_run(delivery)
         return held
-
-    async def _settle_unreadable(self, delivery: Delivery, error: CodecError) -> None:
-        """Who waits for a task that nobody can read hears that it failed."""
-        if delivery.flaw is not None and not await self._is_only_one(delivery):
-            return
-        ttl = DEFAULT_RESULT_TTL if delivery.flaw is None else _DISTRUSTED_TTL
-        id = self._asks.id_of(delivery, from_token(delivery.subject.rpartition(".")[2]))
-        now, seq = self.now(), 0
-        try:
-            stored = await self.store.load(id)
-        except (DecodeError, SignatureError) as unreadable:
-            seq = unreadable.seq
-        else:
-            if stored is not None and stored.settled:
-                return
-            seq = 0 if stored is None else stored.seq
-        record = Record(TaskState.FAILED, delivery.info.stored_at, finished_at=now, task=delivery.subject)
-        record.reason, record.error = reason_of(delivery), str(error)
-        await self.store.note("index", record.state, id, ttl=ttl)
-        with contextlib.suppress(SequenceConflictError):
-            await self.store.save(id, record, expected=seq, ttl=ttl)
-
-    async def _is_only_one(self, delivery: Delivery) -> bool:
-        """Is nothing known of a task but this message? A stranger's must not end one that is there."""
-        subject = delivery.subject
-        call = f"STREAM.INFO.{self._subjects.tasks_stream}"
-        found = (await self._js.api(call, {"subjects_filter": subject}))["state"]
-        if (found.get("subjects") or {}).get(subject, 1) > 1:
-            return False
-        id = from_token(subject.rpartition(".")[2])
-        try:
-            return id not in self._held and await self.store.load(id) is None
-        except (DecodeError, SignatureError):
-            return False  # something is stored, whoever wrote it
 
     def _is_keyed_run(self, delivery: Delivery) -> bool:
         """Is it a schedule's run with a key?"""
