@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Frame, FrameKind
+from genro_nats.executor.false_end import no_false_end
 from genro_nats.executor.wire import load_progress, load_reply, load_value
 from genro_nats.message import STREAM_WINDOW, ProgressUpdate
 
@@ -54,7 +55,8 @@ class ItemBuffer:
     def _take(self, frame: Frame) -> Any:
         if frame.kind != FrameKind.ITEM:
             self._ended = True
-            load_reply(frame, self._codecs)
+            with no_false_end():
+                load_reply(frame, self._codecs)
             raise StopAsyncIteration
         self._taken += 1
         if self._taken >= STREAM_WINDOW // 2:

@@ -15,6 +15,7 @@ from genro_nats.codec.functions import find_object, label, not_a_generator
 from genro_nats.config import PoolOptions
 from genro_nats.errors import ConfigurationError
 from genro_nats.executor.bridge import is_cancellation, within, within_deadline
+from genro_nats.executor.false_end import no_false_end
 from genro_nats.message import Call, CallContext, ProgressUpdate, TaskRun, running_call
 
 __all__ = [
@@ -178,12 +179,14 @@ class InlineSource:
     async def receive(self) -> Any:
         """The next item. Raises StopAsyncIteration at the end, or what the generator raised."""
         with entered(self._context):
-            items = self._begun()
+            with no_false_end():
+                items = self._begun()
             if not hasattr(items, "__next__"):
                 name = label(self._call.function)
                 seconds = None if self._call.timeout is None else self._context.remaining
                 return await within(seconds, name, items.__anext__, stated=self._call.stated)
-            item = next(items, self)
+            with no_false_end():
+                item = next(items, self)
         if item is self:
             raise StopAsyncIteration
         return item

@@ -19,6 +19,7 @@ from typing import Any, Generic, Self, TypeVar
 from genro_nats.errors import ConfigurationError, ExecutorError
 from genro_nats.executor.admission import Slots
 from genro_nats.executor.bridge import Signal, Spawned, spawn
+from genro_nats.executor.false_end import no_false_end
 
 __all__ = ["Mapped"]
 
@@ -101,7 +102,8 @@ class _Lanes:
             self._iterator = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         if isinstance(self._iterator, AsyncIterator):
             return await anext(self._iterator)
-        item = next(self._iterator, _END)
+        with no_false_end():
+            item = next(self._iterator, _END)
         if item is _END:
             raise StopAsyncIteration
         return item
@@ -190,7 +192,8 @@ class Mapped(Generic[T]):
             raise StopAsyncIteration
         if outcome.error is not None:
             await self.aclose()
-            raise outcome.error
+            with no_false_end():
+                raise outcome.error
         value: T = outcome.value
         return value
 

@@ -200,6 +200,8 @@ class NatsEngine:
 
     def _end(self, pending: Pending) -> None:
         self._pending.pop(pending.call.id, None)
+        # An error's traceback holds the call, and would hold its data.
+        pending.parts, pending.unpressed = (), None
         if pending.timer is not None:
             pending.timer.cancel()
         if pending.reference is not None:

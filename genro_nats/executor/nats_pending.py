@@ -34,6 +34,7 @@ class Pending:
         "missed",
         "outcome",
         "parts",
+        "pulled",
         "pulling",
         "reference",
         "refused",
@@ -67,7 +68,8 @@ class Pending:
         self.missed: float | None = None  # when it was first told that nobody serves
         self.timer: asyncio.TimerHandle | None = None
         self.worker = ""  # its inbox, once it has shown itself
-        self.pulling: asyncio.Task[None] | None = None  # a reply or item is on its way
+        self.pulling: asyncio.Task[None] | None = None  # a frame is being pulled or expanded
+        self.pulled = 0  # the kind of that frame
         self.backlog: deque[Frame] = deque()  # what came behind that
 
     def fail(self, error: Exception) -> None:

@@ -115,8 +115,8 @@ class Replies:
             self._on_refused(pending, bool(frame.flags & Flag.NO_QUEUE))
         elif pending.pulling is None:
             self._deliver(pending, frame)
-        elif frame.kind not in _OUTCOMES or pending.items is not None:
-            pending.backlog.append(frame)  # an outcome beside a pull of no stream is the same, sent again
+        elif pending.pulled not in _OUTCOMES:
+            pending.backlog.append(frame)  # else it is what is being pulled, sent again
 
     def _is_stale(self, pending: Pending, frame: Frame, worker: str) -> bool:
         """Does a worker that was lost, and is back, speak of what it had of a call? Another may run that by now."""
@@ -138,6 +138,7 @@ class Replies:
                 pending.worker = worker
 
     def _deliver(self, pending: Pending, frame: Frame) -> None:
+        pending.pulled = frame.kind
         if frame.flags & Flag.REFERRED:
             pending.pulling = self._loop.create_task(self._pull(pending, frame, pending.worker))
             return

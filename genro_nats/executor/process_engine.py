@@ -128,11 +128,7 @@ class ProcessEngine:
 
     async def run(self, call: Call) -> Any:
         """The call's value; cancelling it kills or asks the child, as the kind allows."""
-        timeout = call.timeout
-        frame, function = self._encoder.encode(call, inf if timeout is None else timeout)
-        deadline = inf if timeout is None else self._loop.time() + timeout
-        work = self._work(call, chunks(frame), frame.name, deadline)
-        work.function = function
+        work = self._work(call)
         self._pool.run(work)
         try:
             return load_reply(await work.outcome, self._encoder.codecs)
@@ -140,16 +136,21 @@ class ProcessEngine:
             self._pool.cancel(work, ExecutorError("The call was cancelled."))
             raise
 
-    def _work(self, call: Call, parts: Sequence[Buffer], name: bytes, deadline: float) -> _LocalWork:
-        task = call.task
-        more: dict[str, Any] = {"on_progress": call.on_progress, "codecs": self._encoder.codecs}
+    def _work(self, call: Call) -> _LocalWork:
+        timeout, task = call.timeout, call.task
+        frame, function = self._encoder.encode(call, inf if timeout is None else timeout)
+        more: dict[str, Any] = {
+            "deadline": inf if timeout is None else self._loop.time() + timeout,
+            "on_progress": call.on_progress,
+            "codecs": self._encoder.codecs,
+        }
+        work: _LocalWork
         if task is None:
-            local = _LocalWork(call.id, parts, name, deadline=deadline, **more)
-            local.stated = call.stated
-            return local
-        work = _TaskWork(call.id, parts, name, deadline=deadline, task=task, **more)
-        work.stated = call.stated
-        task.when_asked(lambda: self._post(self._ask, work))
+            work = _LocalWork(call.id, chunks(frame), frame.name, **more)
+        else:
+            work = asked = _TaskWork(call.id, chunks(frame), frame.name, task=task, **more)
+            task.when_asked(lambda: self._post(self._ask, asked))
+        work.stated, work.function = call.stated, function
         return work
 
     def _post(self, function: Callable[[Work], object], work: Work) -> None:

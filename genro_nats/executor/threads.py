@@ -18,6 +18,7 @@ from genro_nats.config import PoolOptions
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.admission import closed_error
 from genro_nats.executor.bridge import Signal, caller_post, within
+from genro_nats.executor.false_end import no_false_end
 from genro_nats.executor.local_run import describe, entered, outcome_error, run_initializer
 from genro_nats.message import Call, CallContext
 
@@ -221,7 +222,8 @@ class ThreadSource:
     async def receive(self) -> Any:
         """The next item. Raises StopAsyncIteration at the end, or what the generator raised."""
         seconds = None if self._call.timeout is None else self._context.remaining
-        item = await self._threads.step(self._next, self._context, seconds, self._call.stated)
+        with no_false_end():
+            item = await self._threads.step(self._next, self._context, seconds, self._call.stated)
         if item is self:
             raise StopAsyncIteration
         return item

@@ -14,6 +14,7 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decod
 from genro_nats.codec.functions import FunctionCache, label, not_a_generator
 from genro_nats.errors import ExecutorError
 from genro_nats.executor.bridge import Signal, Spawned, caller_post, is_cancellation, spawn, within
+from genro_nats.executor.false_end import no_false_end
 from genro_nats.executor.incoming import tell_progress
 from genro_nats.executor.wire import CallEncoder, load_reply, load_value
 from genro_nats.message import Call, CallContext
@@ -149,7 +150,8 @@ class HeldStream(HeldCall):
         if frame is None:
             raise StopAsyncIteration
         load = load_value if frame.kind == FrameKind.ITEM else load_reply
-        return load(frame, self._codecs)
+        with no_false_end():
+            return load(frame, self._codecs)
 
     async def _received(self) -> None:
         await self.done.wait()
@@ -159,10 +161,14 @@ class HeldStream(HeldCall):
     async def _step(self) -> None:
         items = self._items
         try:
-            item = await items.__anext__() if hasattr(items, "__anext__") else next(items)
-            self._answer(item_frame(self._frame, item))
-        except (StopIteration, StopAsyncIteration):
-            self._items = None
+            if hasattr(items, "__anext__"):
+                item = await anext(items, self)
+            else:
+                item = next(items, self)
+            if item is self:
+                self._items = None
+            else:
+                self._answer(item_frame(self._frame, item))
         except (Exception, SystemExit) as error:
             self._items = None
             self._answer(error_reply(self._frame, error, time.monotonic()))

@@ -26,7 +26,7 @@ from typing import Final
 from genro_nats.codec.frame import Buffer, size
 from genro_nats.transport import shared
 
-__all__ = ["BlockingPipe", "Parts", "Pipe"]
+__all__ = ["BlockingPipe", "Parts", "Pipe", "detached"]
 
 AHEAD: Final = 1 << 63
 SHARED: Final = 1 << 62
@@ -67,6 +67,19 @@ def _shared(parts: Parts) -> int | None:
         return shared.stored(parts) if _can_share else None
     except OSError:
         return None
+
+
+def detached(parts: Sequence[Buffer]) -> Parts:
+    """The same frame, which what becomes of its buffers no longer changes."""
+    if all(type(part) is bytes for part in parts):
+        return parts
+    if _can_share and _length(parts) > LARGE:
+        with contextlib.suppress(OSError):
+            frame = shared.StoredFrame()
+            for part in parts:
+                frame.write(memoryview(part).cast("B"))
+            return frame
+    return [b"".join(parts)]
 
 
 def _in_stream(parts: Parts) -> Sequence[Buffer]:
@@ -234,7 +247,8 @@ class Pipe:
                 view = view[self._sock.send(view) :]
             if not view:
                 return
-        self._waiting.append((view, fd))
+        # Who sent it may go on with its memory.
+        self._waiting.append((view if view.readonly else memoryview(bytes(view)), fd))
         if not self._writing:
             self._writable()
 

@@ -20,7 +20,7 @@ from genro_nats.codec.functions import not_a_generator
 from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
-from genro_nats.transport.pipe import Pipe
+from genro_nats.transport.pipe import Parts, Pipe, detached
 from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, pump
@@ -63,14 +63,14 @@ class AsyncChild:
         self._send(chunks(Frame(FrameKind.HELLO)))
         await ended.wait()
 
-    def _send(self, parts: list[Buffer]) -> None:
+    def _send(self, parts: Parts) -> None:
         self._pipe.send(parts)
 
     def _send_from_anywhere(self, parts: list[Buffer]) -> None:
         if threading.get_ident() == self._ident:
             self._send(parts)  # posted, the last progress would come after the reply
         else:
-            self._loop.call_soon_threadsafe(self._send, parts)
+            self._loop.call_soon_threadsafe(self._send, detached(parts))  # its function goes on meanwhile
 
     def _received(self, data: Buffer, ahead: bool) -> None:
         frame, _ = decode(data)

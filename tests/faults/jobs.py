@@ -230,6 +230,25 @@ def take_bytes(data: bytes) -> int:
     return len(data)
 
 
+def show_and_return(size: int) -> int:
+    """Progress of that many bytes, and the outcome right behind it."""
+    current_call().progress(0.5, "shown", bytes(size))
+    return 3
+
+
+def show_and_return_large(size: int) -> bytes:
+    return bytes(size * (show_and_return(size) - 2))
+
+
+def show_and_fail(size: int) -> None:
+    show_and_return(size)
+    raise LookupError("after progress")
+
+
+def refuse(value: Any) -> None:
+    raise LookupError("no")
+
+
 def remaining() -> float:
     return current_call().remaining
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from dataclasses import replace
@@ -13,6 +14,9 @@ import pytest
 
 from genro_nats.errors import NoWorkersError
 from genro_nats.executor.nats_tasks.lookup import Lookup
+from genro_nats.executor.nats_tasks.watch import Watch
+from genro_nats.tasks.record import Record, Stored, pack
+from genro_nats.tasks.status import TaskState
 from genro_nats.transport import shared
 from tests.faults import jobs, task_jobs
 from tests.faults.conftest import Fleet, Notes
@@ -49,6 +53,34 @@ async def test_progress_stored_after_the_first_look_is_shown_too(
         progress = (await anext(watch)).progress
         assert progress is not None
         assert progress.text == "step 0"
+    release.touch()
+
+
+async def test_progress_is_not_taken_back_when_its_attempt_is_told_again(
+    shared_tasks: TaskFleet, notes: Notes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its worker, which tells that it has begun, and then that it holds it."""
+    await shared_tasks.worker()
+    release = tmp_path / "release"
+    task = await shared_tasks.caller().enqueue(task_jobs.go_on, notes.path, str(release), 1)
+    begun: list[Watch] = []
+    start = Watch.start
+
+    async def seen(self: Watch) -> None:
+        begun.append(self)
+        await start(self)
+
+    monkeypatch.setattr(Watch, "start", seen)
+    async with asyncio.timeout(15), contextlib.aclosing(task.watch()) as statuses:
+        async for status in statuses:
+            if status.progress is not None:
+                break
+        again = Record(TaskState.RUNNING, status.created_at, attempts=status.attempts)
+        begun[0]._told(Stored(pack(again), 1 << 40))
+        assert (await anext(statuses)).progress == status.progress
+        other = Record(TaskState.RUNNING, status.created_at, attempts=status.attempts + 1)
+        begun[0]._told(Stored(pack(other), 1 << 41))
+        assert (await anext(statuses)).progress is None
     release.touch()
 
 

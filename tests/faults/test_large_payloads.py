@@ -111,6 +111,35 @@ async def test_items_at_the_limit(narrow: Fleet, limit: int, off: int) -> None:
     assert transfer_of(pool).line.opened == (off > 0)
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("function", [jobs.show_and_return, jobs.show_and_fail, jobs.show_and_return_large])
+async def test_an_outcome_right_behind_large_progress(narrow: Fleet, function: Any, compressed: bool) -> None:
+    """It comes while that is pulled, or expanded."""
+    await narrow.worker(max_workers=1)
+    pool = narrow.caller(timeout=4, compression="zstd" if compressed else None)
+    for _ in range(5):
+        seen: list[Any] = []
+        call = pool(function).options(on_progress=seen.append)
+        if function is jobs.show_and_fail:
+            with pytest.raises(LookupError, match="after progress"):
+                await call(3_000_000)
+        else:
+            assert await call(3_000_000) in (3, bytes(3_000_000))
+        assert [(update.text, len(update.data)) for update in seen] == [("shown", 3_000_000)]
+
+
+async def test_a_caller_may_resize_what_it_sent_once_its_call_has_failed(narrow: Fleet) -> None:
+    await narrow.worker(max_workers=1)
+    memory = bytearray(3_000_000)
+    for value in (memory, {"data": [memory]}):
+        for pool in (narrow.caller(timeout=10), narrow.caller(timeout=10, compression="zstd")):
+            try:
+                await pool.submit(jobs.refuse, value)
+            except LookupError:
+                memory.extend(b"in the clause, where the traceback lives")
+    assert len(memory) == 3_000_000 + 4 * 40
+
+
 async def test_any_order_of_items(narrow: Fleet) -> None:
     await narrow.worker(max_workers=1)
     pool = narrow.caller(timeout=20)

@@ -211,6 +211,7 @@ class ChildPool:
 
     def _settle(self, work: Work) -> None:
         work.done = True
+        work.parts = ()  # an error's traceback holds the call, and would hold its data
         self._drained.set()
         if work.timer is not None:
             work.timer.cancel()

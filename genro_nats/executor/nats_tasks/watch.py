@@ -102,11 +102,14 @@ class Watch:
             return
         self._seq = stored.seq
         status = stored.record.status(self._id)
+        last, progress = self._last, None
+        if last is not None and last.attempts == status.attempts:
+            progress = (
+                last.progress
+            )  # a running attempt may be told twice: when it began, when it was claimed
         if status.state is TaskState.RUNNING:
-            status, self._early = replace(status, progress=self._early), None
-        elif self._last is not None and self._last.attempts == status.attempts:
-            status = replace(status, progress=self._last.progress)
-        self._put(status)
+            progress, self._early = self._early or progress, None
+        self._put(replace(status, progress=progress))
 
     def _heard(self, message: Message) -> None:
         self._feed.put(message.data)

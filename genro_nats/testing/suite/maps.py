@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import anyio
 import pytest
@@ -74,6 +75,16 @@ class MapTests(SuiteBase):
             await anext(results)
         assert given < 1000
         await until(lambda: pool.metrics["pending"] == 0)
+        assert await pool.submit(samples.add, 1) == 2
+
+    @pytest.mark.parametrize("function", [samples.negative_stops, samples.negative_is_exhausted])
+    async def test_what_looks_like_the_end_is_an_error(
+        self, pool: BaseExecutor, function: Callable[[int], Any]
+    ) -> None:
+        results = pool.map(function, [0, 1, -2, 3])
+        assert [await anext(results), await anext(results)] == [0, 1]
+        with pytest.raises(RuntimeError, match="raised StopAsyncIteration"):
+            await anext(results)
         assert await pool.submit(samples.add, 1) == 2
 
     async def test_leaving_early_cancels_what_is_in_flight(self, pool: BaseExecutor, marks: Marks) -> None:

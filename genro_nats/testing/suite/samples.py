@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import anyio
 
@@ -184,6 +184,29 @@ async def broken_numbers_async(count: int) -> AsyncIterator[int]:
     for number in range(count):
         yield number
     raise ValueError("broken off")
+
+
+def numbers_and_stop(count: int) -> Iterator[int]:
+    yield from range(count)
+    raise StopAsyncIteration("broken off")
+
+
+def negative_stops(value: int) -> int:
+    if value < 0:
+        raise StopAsyncIteration(f"{value} is negative")
+    return value
+
+
+class _Exhausted:
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> int:
+        raise StopAsyncIteration
+
+
+async def negative_is_exhausted(value: int) -> int:
+    return value if value >= 0 else await anext(_Exhausted())
 
 
 def report_and_yield() -> Iterator[int]:

@@ -73,6 +73,15 @@ class StreamTests(SuiteBase):
         assert pool.metrics["pending"] == 0
         assert await pool.submit(samples.add, 1) == 2
 
+    async def test_what_looks_like_the_end_is_an_error(self, pool: BaseExecutor) -> None:
+        stream = pool.stream(samples.numbers_and_stop, 3)
+        assert [await anext(stream) for _ in range(3)] == [0, 1, 2]
+        with pytest.raises(RuntimeError, match="raised StopAsyncIteration") as caught:
+            await anext(stream)
+        assert isinstance(caught.value.__cause__, StopAsyncIteration)
+        assert pool.metrics["pending"] == 0
+        assert await pool.submit(samples.add, 1) == 2
+
     async def test_only_generators_stream(self, pool: BaseExecutor) -> None:
         function: Any = samples.add
         with pytest.raises(ExecutorError, match="needs a generator function"):
