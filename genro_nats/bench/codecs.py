@@ -13,7 +13,8 @@ from genro_nats.codec.frame import chunks, decode
 from genro_nats.codec.functions import FunctionCache
 from genro_nats.executor.wire import CallEncoder, load_reply
 from genro_nats.message import Call
-from genro_nats.worker.runner import open_call, value_reply
+from genro_nats.worker.answers import value_reply
+from genro_nats.worker.runner import open_call
 
 __all__ = ["CodecFigures", "order", "round_trip", "time_codecs"]
 

@@ -23,7 +23,7 @@ from typing import Any, Final, Literal
 
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.blob import Blob, BlobId, content_of, start
-from genro_nats.codec.frame import MAX_BUFFERS, Buffer, Flag, Frame, size
+from genro_nats.codec.frame import MAX_BUFFERS, Buffer, Flag, Frame, content_size, size
 from genro_nats.errors import CodecError, ConfigurationError, DecodeError, PayloadTooLargeError
 
 __all__ = [
@@ -91,7 +91,7 @@ def accepted(flags: int) -> str | None:
 
 def is_large(frame: Frame) -> bool:
     """Does it take long to compress?"""
-    return size(frame.body) + sum(map(size, frame.buffers)) > LARGE
+    return content_size(frame) > LARGE
 
 
 def expands_large(frame: Frame) -> bool:

@@ -12,7 +12,20 @@ import traceback
 from collections.abc import Iterable
 from typing import Any, Final
 
-__all__ = ["BUILTIN", "attribute", "bases", "plain", "qualname", "text_of", "traceback_of", "type_name"]
+__all__ = [
+    "BUILTIN",
+    "MAX_TEXT",
+    "attribute",
+    "bases",
+    "plain",
+    "qualname",
+    "shortened",
+    "text_of",
+    "traceback_of",
+    "type_name",
+]
+
+MAX_TEXT: Final = 64 * 1024  # characters of a text or traceback; the middle is left out
 
 BUILTIN: Final = frozenset(
     kind for kind in vars(builtins).values() if isinstance(kind, type) and issubclass(kind, BaseException)
@@ -68,6 +81,15 @@ def text_of(error: BaseException) -> str:
         return plain(str(error))
     except BaseException as broken:
         return f"<str() of this {qualname(type(error))} raised {qualname(type(broken))}>"
+
+
+def shortened(text: str, limit: int = MAX_TEXT) -> str:
+    """A text without its middle where it is longer than so many characters."""
+    text = plain(text)
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - limit} characters left out ...]\n{text[-half:]}"
 
 
 def traceback_of(error: BaseException, chain: Iterable[BaseException] = ()) -> str:

@@ -19,8 +19,8 @@ from genro_nats.codec.error_text import (
     BUILTIN,
     attribute,
     bases,
-    plain,
     qualname,
+    shortened,
     text_of,
     traceback_of,
     type_name,
@@ -34,7 +34,6 @@ __all__ = ["dump_error", "load_error", "rebuilt", "structure"]
 MAX_NODES: Final = (
     100  # of one chain; what is beyond is only in the traceback's text, and counted in a group's notes
 )
-MAX_TEXT: Final = 64 * 1024  # characters of a text or traceback; the middle is left out
 _LOOKED_AT: Final = ("__cause__", "__context__", "__suppress_context__", "__traceback__")
 
 _Given = TypeVar("_Given")
@@ -71,7 +70,7 @@ def structure(error: BaseException, dumps: Dumps) -> dict[str, Any]:
         nodes = told.nodes
     except BaseException:  # of whatever else its classes may do, or out of memory
         nodes = [_bare(error)]
-    return {"nodes": nodes, "traceback": _shorten(traceback_of(error, told.errors))}
+    return {"nodes": nodes, "traceback": shortened(traceback_of(error, told.errors))}
 
 
 def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
@@ -130,7 +129,7 @@ def _facts(error: BaseException, dumps: Dumps, left_out: list[str]) -> Node:
         "class": _class(kind) if dumps is _pickled else None,
         "args": args,
         "state": state,
-        "text": _shorten(text_of(error)),
+        "text": shortened(text_of(error)),
         "notes": [*(_attempt(_notes, error) or ()), *left_out],
         "suppress": attribute(error, "__suppress_context__"),
     }
@@ -139,7 +138,7 @@ def _facts(error: BaseException, dumps: Dumps, left_out: list[str]) -> Node:
 def _bare(error: BaseException) -> Node:
     """The node of an exception of which nothing more can be told."""
     node: Node = {"type": type_name(type(error)), "class": None, "args": None, "state": None}
-    node |= {"text": _shorten(text_of(error)), "notes": [], "suppress": False}
+    node |= {"text": shortened(text_of(error)), "notes": [], "suppress": False}
     return {**node, "group": [], "cause": None, "context": None}
 
 
@@ -165,7 +164,7 @@ def _class(kind: type) -> bytes | None:
 def _notes(error: BaseException) -> list[str]:
     notes = getattr(error, "__notes__", ())
     found = list.copy(notes) if isinstance(notes, list) else []
-    return [_shorten(note) for note in found if issubclass(type(note), str)]
+    return [shortened(note) for note in found if issubclass(type(note), str)]
 
 
 def _parts(error: BaseException, dumps: Dumps, left_out: list[str]) -> tuple[bytes | None, bytes | None]:
@@ -216,14 +215,6 @@ def _attempt(make: Callable[[_Given], _Made], value: _Given) -> _Made | None:
         return make(value)
     except BaseException:  # a __reduce__ or property may raise anything
         return None
-
-
-def _shorten(text: str) -> str:
-    text = plain(text)
-    if len(text) <= MAX_TEXT:
-        return text
-    half = MAX_TEXT // 2
-    return f"{text[:half]}\n[... {len(text) - MAX_TEXT} characters left out ...]\n{text[-half:]}"
 
 
 class _Builder:

@@ -42,6 +42,7 @@ __all__ = [
     "Head",
     "check",
     "chunks",
+    "content_size",
     "decode",
     "decode_all",
     "encode",
@@ -192,6 +193,11 @@ def _table(buffers: Sequence[Buffer]) -> bytes:
 def size(buffer: Buffer) -> int:
     """Bytes in a buffer, whatever its item size."""
     return buffer.nbytes if isinstance(buffer, memoryview) else len(buffer)
+
+
+def content_size(frame: Frame) -> int:
+    """Bytes of a frame's body and buffers."""
+    return size(frame.body) + sum(map(size, frame.buffers))
 
 
 def encode(frame: Frame) -> bytes:

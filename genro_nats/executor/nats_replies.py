@@ -15,7 +15,7 @@ from typing import Final
 from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.compression import expand, expands_large
-from genro_nats.codec.frame import Flag, Frame, FrameKind, decode_all
+from genro_nats.codec.frame import Flag, Frame, FrameKind, content_size, decode_all
 from genro_nats.codec.reference import Reference, referred
 from genro_nats.codec.signing import MAGIC, SEAL_SIZE
 from genro_nats.errors import (
@@ -113,6 +113,8 @@ class Replies:
         pending.worker = worker
         if frame.kind == FrameKind.REFUSED:
             self._on_refused(pending, bool(frame.flags & Flag.NO_QUEUE))
+        elif size > self._limit and (own := content_size(frame)) > self._limit:
+            self._broken(pending, self._too_large(own))
         elif pending.pulling is None:
             self._deliver(pending, frame)
         elif pending.pulled not in _OUTCOMES:
@@ -208,13 +210,15 @@ class Replies:
     def _acceptable(self, frame: Frame) -> Reference:
         reference = referred(frame.body)
         if reference.size > self._limit:
-            raise PayloadTooLargeError(
-                f"A result of {reference.size:,} bytes; pool '{self._name}' takes {self._limit:,} "
-                "(max_payload_size).",
-                size=reference.size,
-                limit=self._limit,
-            )
+            raise self._too_large(reference.size)
         return reference
+
+    def _too_large(self, size: int) -> PayloadTooLargeError:
+        return PayloadTooLargeError(
+            f"An answer of {size:,} bytes; pool '{self._name}' takes {self._limit:,} (max_payload_size).",
+            size=size,
+            limit=self._limit,
+        )
 
     def _broken(self, pending: Pending, error: Exception) -> None:
         if isinstance(error, TransportError) and not isinstance(error, PermissionDeniedError):

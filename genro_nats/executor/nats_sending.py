@@ -57,10 +57,10 @@ class CallSender:
         """Make the message to be published: the call, or where it can be pulled."""
         parts = pending.parts
         length = sum(map(size if len(parts) > _BARE else len, parts))
+        self.check_size(name, length)
         if length <= self._options.inline_limit and length <= self._connection.max_payload:
             pending.data, pending.parts = b"".join(parts), ()
             return
-        self.check_size(name, length)
         pending.reference = self._transfer.owner.offer(parts)
         pending.data = refer(b"".join(parts[:2]), pending.reference)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import inf
@@ -107,8 +108,8 @@ class ProcessEngine:
         self._encoder = CallEncoder(
             options.codec, name, store=FunctionStore(options.function_cache), by=options.by
         )
-        # What a worker refuses to others, its own program may: that option is the worker's.
-        free = replace(options, only_registered=False, allow=())
+        # What a worker refuses to others, its own program may: those options are the worker's.
+        free = replace(options, only_registered=False, allow=(), max_payload_size=sys.maxsize)
         self._pool = ChildPool(pool_plan(free, name=name, kind=kind, hints=hints, encoder=self._encoder))
 
     async def start(self) -> None:

@@ -18,7 +18,8 @@ from genro_nats.executor.false_end import no_false_end
 from genro_nats.executor.incoming import tell_progress
 from genro_nats.executor.wire import CallEncoder, load_reply, load_value
 from genro_nats.message import Call, CallContext
-from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
+from genro_nats.worker.answers import error_reply, item_frame, value_reply
+from genro_nats.worker.runner import Opened, describe, enter, open_call
 
 __all__ = ["HeldCall", "HeldStream"]
 

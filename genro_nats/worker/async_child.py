@@ -21,7 +21,8 @@ from genro_nats.errors import DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import Parts, Pipe, detached
-from genro_nats.worker.runner import Opened, describe, enter, error_reply, item_frame, open_call, value_reply
+from genro_nats.worker.answers import error_reply, item_frame, value_reply
+from genro_nats.worker.runner import Opened, describe, enter, open_call
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import AsyncGate, ThreadGate, as_iterator, pump
 
@@ -47,6 +48,7 @@ class AsyncChild:
         self._sock = pipe
         self._setup = setup
         self._cache = function_cache(setup)
+        self._limit = setup.max_payload
         self._memory = MemoryLimit(setup.max_memory)
         self._running: dict[bytes, _Running] = {}
         self._threads = ThreadPoolExecutor(min(setup.slots, 64), thread_name_prefix=setup.pool or "call")
@@ -83,9 +85,11 @@ class AsyncChild:
 
     def _begin(self, frame: Frame) -> None:
         try:
-            call = describe(frame, self._setup.pool, self._setup.address, self._send_from_anywhere)
+            call = describe(
+                frame, self._setup.pool, self._setup.address, self._send_from_anywhere, limit=self._limit
+            )
         except DecodeError as error:
-            self._send(error_reply(frame, error, time.monotonic()))
+            self._send(error_reply(frame, error, time.monotonic(), 0, self._limit))
             return
         running = self._running[frame.id] = _Running(call)
         running.task = self._loop.create_task(self._run(frame, running))
@@ -111,14 +115,14 @@ class AsyncChild:
                 running.call.flush_progress()  # may raise: its data are the function's
         except BaseException as raised:
             error = raised.error if type(raised) is _Raised else raised  # isinstance would ask its __class__
-            reply = error_reply(frame, error, started, self._memory.flag())
+            reply = error_reply(frame, error, started, self._memory.flag(), self._limit)
         else:
-            reply = value_reply(frame, value, started, self._memory.flag())
+            reply = value_reply(frame, value, started, self._memory.flag(), self._limit)
         self._running.pop(frame.id, None)
         self._send(reply)
 
     async def _outcome(self, frame: Frame, running: _Running) -> Any:
-        opened = open_call(frame, self._cache, self._setup.max_payload)
+        opened = open_call(frame, self._cache, self._limit)
         context = enter(running.call, opened)
         if frame.flags & Flag.STREAM:
             return await self._stream(frame, opened, context, running)
@@ -149,7 +153,7 @@ class AsyncChild:
         return value
 
     def _pump_in_thread(self, frame: Frame, opened: Opened, gate: ThreadGate) -> None:
-        pump(frame, as_iterator(_apply(opened)), gate, self._send_from_anywhere)
+        pump(frame, as_iterator(_apply(opened)), gate, self._send_from_anywhere, self._limit)
 
     async def _pump(self, frame: Frame, items: AsyncIterator[Any], gate: AsyncGate) -> None:
         if not hasattr(items, "__anext__"):
@@ -160,7 +164,7 @@ class AsyncChild:
                     item = await items.__anext__()
                 except StopAsyncIteration:
                     return
-                self._send(item_frame(frame, item))
+                self._send(item_frame(frame, item, self._limit))
         finally:
             close = getattr(items, "aclose", None)
             if close is not None:

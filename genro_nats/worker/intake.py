@@ -13,7 +13,7 @@ from genro_nats.transport import shared
 from genro_nats.transport.pipe import Parts
 from genro_nats.transport.transfer.transfer import Transfer
 
-__all__ = ["new_room", "pull_call", "reference_in", "room_for"]
+__all__ = ["new_room", "pull_call", "reference_in", "require_size", "room_for"]
 
 
 def room_for(size: int, taken: int, limit: int) -> bool:
@@ -29,13 +29,18 @@ def reference_in(data: Buffer, limit: int) -> Reference:
         PayloadTooLargeError: to more bytes than ``max_payload_size``, here ``limit``.
     """
     reference = referred(decode(data)[0].body)
-    if reference.size > limit:
+    require_size(reference.size, limit)
+    return reference
+
+
+def require_size(size: int, limit: int) -> None:
+    """Raises PayloadTooLargeError for a call of more than ``max_payload_size``, here ``limit``."""
+    if size > limit:
         raise PayloadTooLargeError(
-            f"A call of {reference.size:,} bytes; this worker takes {limit:,} (max_payload_size).",
-            size=reference.size,
+            f"A call of {size:,} bytes; this worker takes {limit:,} (max_payload_size).",
+            size=size,
             limit=limit,
         )
-    return reference
 
 
 async def pull_call(transfer: Transfer, reference: Reference, announced: bytes, deadline: float) -> Parts:

@@ -41,9 +41,9 @@ class Outlet:
         self.retention = Retention(on_drop=self._transfer.owner.drop)
 
     def too_large(self, name: bytes, frame: Buffer) -> PayloadTooLargeError:
-        """The error of a frame over ``max_payload_size``; ``name``: of the function it comes from."""
+        """The error of an outcome over ``max_payload_size``; ``name``: of the function it comes from."""
         return PayloadTooLargeError(
-            f"The result of {name.decode(errors='replace')} takes {len(frame):,} bytes; "
+            f"The outcome of {name.decode(errors='replace')} takes {len(frame):,} bytes; "
             f"the worker sends {self._size_limit:,} (max_payload_size).",
             size=len(frame),
             limit=self._size_limit,

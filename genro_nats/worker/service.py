@@ -46,7 +46,7 @@ from genro_nats.worker.balance.decisions import PATIENCE, Fate, fate
 from genro_nats.worker.callers import unknown_flags
 from genro_nats.worker.control import Control
 from genro_nats.worker.functions import FunctionShelf
-from genro_nats.worker.intake import pull_call, reference_in, room_for
+from genro_nats.worker.intake import pull_call, reference_in, require_size, room_for
 from genro_nats.worker.outlet import Outlet
 from genro_nats.worker.remote_work import RemoteWork
 from genro_nats.worker.tasks.work import GivenBackError
@@ -259,6 +259,7 @@ class PoolService:
     def _head(self, message: Message) -> Head:
         """The header of a call. Raises CodecError for what is none, or none for this worker."""
         head = check(message.data)
+        require_size(len(message.data), self._size_limit)
         if head.kind != FrameKind.CALL:
             raise DecodeError(f"A message of kind {head.kind} where calls are expected.", id=head.id)
         if head.flags & _UNKNOWN:
@@ -346,9 +347,6 @@ class PoolService:
 
     def post(self, work: RemoteWork, frame: Buffer) -> None:
         """Send an item or progress to a call's caller."""
-        if len(frame) > self._size_limit:
-            self.children.cancel(work, self._outlet.too_large(work.key, frame))
-            return
         self._outlet.item(work.id, work.caller, work.reply, frame)
 
     def answer(self, work: RemoteWork, frame: Buffer) -> None:

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from genro_nats.codec.frame import Buffer, Frame
 from genro_nats.codec.functions import not_a_generator
 from genro_nats.message import STREAM_WINDOW
+from genro_nats.worker.answers import item_frame
 from genro_nats.worker.coroutines import run_apart
-from genro_nats.worker.runner import item_frame
 
 __all__ = ["AsyncGate", "Gate", "ThreadGate", "as_iterator", "pump"]
 
@@ -51,8 +51,13 @@ def _run_async(produced: AsyncIterator[Any]) -> Iterator[Any]:
                 run_apart(runner.run, close())
 
 
-def pump(frame: Frame, items: Iterator[Any], gate: Gate, send: Callable[[list[Buffer]], None]) -> None:
-    """Send all items as credit allows; closes the generator at the end, or when the caller left."""
+def pump(
+    frame: Frame, items: Iterator[Any], gate: Gate, send: Callable[[list[Buffer]], None], limit: int
+) -> None:
+    """Send all items as credit allows, each of ``limit`` bytes at most.
+
+    Closes the generator at the end, or when the caller left.
+    """
     close = getattr(items, "close", None)
     with closing(items) if close is not None else _nothing():  # type: ignore[type-var]
         while gate.take():
@@ -60,7 +65,7 @@ def pump(frame: Frame, items: Iterator[Any], gate: Gate, send: Callable[[list[Bu
                 item = next(items)
             except StopIteration:
                 return
-            send(item_frame(frame, item))
+            send(item_frame(frame, item, limit))
 
 
 class _nothing:

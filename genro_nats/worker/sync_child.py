@@ -21,8 +21,9 @@ from genro_nats.codec.frame import Buffer, Flag, Frame, FrameKind, chunks, decod
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import STREAM_WINDOW, CallContext
 from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.answers import error_reply, value_reply
 from genro_nats.worker.coroutines import run_apart
-from genro_nats.worker.runner import Opened, describe, enter, error_reply, open_call, value_reply
+from genro_nats.worker.runner import Opened, describe, enter, open_call
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import as_iterator, pump
 
@@ -39,6 +40,7 @@ class SyncChild:
         self._tokens = tokens
         self._setup = setup
         self._cache = function_cache(setup)
+        self._limit = setup.max_payload
         self._memory = MemoryLimit(setup.max_memory)
         self._waiting: deque[tuple[Buffer, bool]] = deque()
         self._reading = threading.Lock()  # threads of the function may ask whether it is cancelled
@@ -79,13 +81,18 @@ class SyncChild:
         try:
             value = self._outcome(frame)
         except BaseException as error:
-            return error_reply(frame, error, started, self._memory.flag())
-        return value_reply(frame, value, started, self._memory.flag())
+            return error_reply(frame, error, started, self._memory.flag(), self._limit)
+        return value_reply(frame, value, started, self._memory.flag(), self._limit)
 
     def _outcome(self, frame: Frame) -> Any:
-        opened = open_call(frame, self._cache, self._setup.max_payload)
+        opened = open_call(frame, self._cache, self._limit)
         call = describe(
-            frame, self._setup.pool, self._setup.address, self._pipe.send, lambda: self._look(frame.id, call)
+            frame,
+            self._setup.pool,
+            self._setup.address,
+            self._pipe.send,
+            lambda: self._look(frame.id, call),
+            self._limit,
         )
         context = enter(call, opened)
         self._running = frame.id
@@ -100,7 +107,7 @@ class SyncChild:
         if frame.flags & Flag.STREAM:
             self._gate = gate = _PipeGate(frame.id, self._pipe, self._waiting, self._reading)
             try:
-                context.run(pump, frame, as_iterator(value), gate, self._pipe.send)
+                context.run(pump, frame, as_iterator(value), gate, self._pipe.send, self._limit)
             finally:
                 self._gate = None
             return None

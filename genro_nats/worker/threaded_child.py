@@ -22,8 +22,9 @@ from genro_nats.errors import CallTimeoutError, DecodeError
 from genro_nats.executor.children.setup import ChildSetup
 from genro_nats.message import CallContext
 from genro_nats.transport.pipe import BlockingPipe
+from genro_nats.worker.answers import error_reply, value_reply
 from genro_nats.worker.coroutines import run_apart
-from genro_nats.worker.runner import describe, enter, error_reply, open_call, value_reply
+from genro_nats.worker.runner import describe, enter, open_call
 from genro_nats.worker.setup import MemoryLimit, function_cache
 from genro_nats.worker.streams import ThreadGate, as_iterator, pump
 
@@ -37,6 +38,7 @@ class ThreadedChild:
         self._pipe = pipe
         self._setup = setup
         self._cache = function_cache(setup)
+        self._limit = setup.max_payload
         self._memory = MemoryLimit(setup.max_memory)
         self._writing = threading.Lock()
         self._running: dict[bytes, tuple[CallContext, ThreadGate]] = {}
@@ -57,9 +59,9 @@ class ThreadedChild:
 
     def _begin(self, frame: Frame) -> None:
         try:
-            call = describe(frame, self._setup.pool, self._setup.address, self._send)
+            call = describe(frame, self._setup.pool, self._setup.address, self._send, limit=self._limit)
         except DecodeError as error:
-            self._send(error_reply(frame, error, time.monotonic()))
+            self._send(error_reply(frame, error, time.monotonic(), 0, self._limit))
             return
         gate = ThreadGate()
         self._running[frame.id] = (call, gate)
@@ -87,20 +89,20 @@ class ThreadedChild:
             finally:
                 call.flush_progress()  # may raise: its data are the function's
         except BaseException as error:
-            reply = error_reply(frame, error, started, self._memory.flag())
+            reply = error_reply(frame, error, started, self._memory.flag(), self._limit)
         else:
-            reply = value_reply(frame, value, started, self._memory.flag())
+            reply = value_reply(frame, value, started, self._memory.flag(), self._limit)
         self._running.pop(frame.id, None)
         self._send(reply)
 
     def _outcome(self, frame: Frame, call: CallContext, gate: ThreadGate) -> Any:
         if call.cancelled:
             raise CallTimeoutError("The call was cancelled before it began.")
-        opened = open_call(frame, self._cache, self._setup.max_payload)
+        opened = open_call(frame, self._cache, self._limit)
         context = enter(call, opened)
         value = context.run(opened.function, *opened.args, **opened.kwargs)
         if frame.flags & Flag.STREAM:
-            context.run(pump, frame, as_iterator(value), gate, self._send)
+            context.run(pump, frame, as_iterator(value), gate, self._send, self._limit)
             return None
         if inspect.iscoroutine(value):
             return run_apart(

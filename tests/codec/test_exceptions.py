@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from genro_nats import CodecError, DecodeError, ExecutorOverloadError, RemoteError, RemoteTraceback
 from genro_nats.codec import data
 from genro_nats.codec.codecs import DATA, PICKLE, Codec, Codecs
-from genro_nats.codec.exceptions import MAX_NODES, MAX_TEXT
+from genro_nats.codec.error_text import MAX_TEXT
+from genro_nats.codec.exceptions import MAX_NODES
 from genro_nats.codec.frame import Flag
 from tests.faults import lying
 

@@ -245,6 +245,10 @@ def show_and_fail(size: int) -> None:
     raise LookupError("after progress")
 
 
+def fail_with(count: int) -> None:
+    raise LookupError(bytes(count))
+
+
 def refuse(value: Any) -> None:
     raise LookupError("no")
 

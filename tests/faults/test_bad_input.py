@@ -367,6 +367,50 @@ async def test_a_worker_that_takes_and_sends_less(shared_fleet: Fleet) -> None:
     assert worker.count("call.rejected") == 1
 
 
+async def test_what_goes_inline_is_no_larger_either(shared_fleet: Fleet) -> None:
+    await shared_fleet.worker(max_workers=1)
+    modest = shared_fleet.caller(timeout=10, max_payload_size=100_000)
+    with pytest.raises(
+        PayloadTooLargeError, match=r"take_bytes takes 200,\d+ bytes; pool 'faults' sends 100,000"
+    ):
+        await modest.submit(jobs.take_bytes, bytes(200_000))
+    answers = r"An answer of 200,\d+ bytes; pool 'faults' takes 100,000 \(max_payload_size\)"
+    with pytest.raises(PayloadTooLargeError, match=answers):
+        await modest.submit(jobs.give_bytes, 200_000)
+    stream = modest.stream(jobs.mixed_items, [50_000, 60_000, 200_000])
+    assert [len(await anext(stream)) for _ in range(2)] == [50_000, 60_000]
+    with pytest.raises(PayloadTooLargeError, match=answers):
+        await anext(stream)
+    assert await modest.submit(jobs.take_bytes, bytes(90_000)) == 90_000
+
+
+async def test_what_a_worker_sends_less_of_is_named(shared_fleet: Fleet) -> None:
+    worker = await shared_fleet.worker(max_workers=1, max_payload_size=100_000)
+    pool = shared_fleet.caller(timeout=10, inline_limit=8 << 20)
+    before = await pool.submit(jobs.pid)
+    with pytest.raises(PayloadTooLargeError, match="this worker takes 100,000"):
+        await pool.submit(jobs.take_bytes, bytes(200_000))
+    stream = pool.stream(jobs.mixed_items, [50_000, 200_000])
+    assert len(await anext(stream)) == 50_000
+    with pytest.raises(
+        PayloadTooLargeError, match=r"An item of .*mixed_items takes 200,\d+ bytes; .*100,000"
+    ):
+        await anext(stream)
+    showing = pool(jobs.show_and_return).options(on_progress=lambda update: None)
+    with pytest.raises(
+        PayloadTooLargeError, match=r"Progress of .*show_and_return takes 200,\d+ bytes"
+    ) as caught:
+        await showing(200_000)
+    assert "in show_and_return" in str(caught.value.__cause__)  # where the function showed it
+    with pytest.raises(RemoteError, match="LookupError") as failed:
+        await pool.submit(jobs.fail_with, 200_000)
+    assert failed.value.type_name == "builtins:LookupError"
+    assert "in fail_with" in failed.value.traceback
+    assert "The exception of tests.faults.jobs:fail_with takes" in str(failed.value)
+    assert await pool.submit(jobs.pid) == before
+    assert worker.count("call.rejected") == 1
+
+
 @pytest.mark.parametrize("count", [10, 3_000_000])
 async def test_a_worker_of_another_protocol_version_is_named(
     shared_fleet: Fleet, monkeypatch: pytest.MonkeyPatch, count: int

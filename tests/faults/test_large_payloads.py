@@ -28,7 +28,7 @@ from genro_nats.server import EmbeddedServer
 from genro_nats.transport.nats import Message
 from genro_nats.transport.subjects import pool_subjects
 from genro_nats.transport.transfer.transfer import Transfer
-from genro_nats.worker.runner import item_frame, value_reply
+from genro_nats.worker.answers import item_frame, value_reply
 from tests.faults import jobs
 from tests.faults.conftest import ROOT, Fleet, Notes, Worker, until
 from tests.transport.test_transfer import Held

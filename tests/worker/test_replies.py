@@ -11,7 +11,7 @@ from genro_nats import FunctionNotFoundError, NotAllowedError, Retry
 from genro_nats.codec.codecs import Codecs
 from genro_nats.codec.frame import Flag, Frame, FrameKind, decode, encode
 from genro_nats.tasks.retry import MAX_DELAY
-from genro_nats.worker.runner import error_reply, value_reply
+from genro_nats.worker.answers import error_reply, value_reply
 from tests.faults import lying
 from tests.faults.jobs import many_buffers
 
