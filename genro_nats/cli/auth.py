@@ -18,6 +18,7 @@ from genro_nats.transport.roles import Role, permissions
 __all__ = ["add_arguments", "run"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_HOST: Final = re.compile(r"[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+(%[A-Za-z0-9]+)?")
 _DEFAULT: Final = Path("nats")
 _EPILOG: Final = """\
 examples:
@@ -39,7 +40,9 @@ command again with --force to change subjects or add users: keys that are there 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this command."""
     parser.epilog = _EPILOG
-    parser.add_argument("action", metavar="init", choices=("init",), help="the only action")
+    parser.add_argument(
+        "action", metavar="init", choices=("init",), help="this; genro-nats auth key has a help of its own"
+    )
     parser.add_argument(
         "directory", metavar="DIR", nargs="?", type=Path, default=_DEFAULT, help="default: ./nats"
     )
@@ -128,9 +131,17 @@ def _check(arguments: argparse.Namespace) -> None:
     for file in filter(None, (cert, key, ca)):
         if not file.is_file():
             raise ConfigurationError(f"{file} is no file: check --tls-cert, --tls-key and --tls-ca.")
-    for port in (arguments.port, arguments.monitoring):
-        if port is not None and not -1 <= port <= 65535:
-            raise ConfigurationError(f"{port} is no port.")
+    _check_address(arguments.host, arguments.port, arguments.monitoring)
+
+
+def _check_address(host: str, port: int, monitoring: int | None) -> None:
+    if not _HOST.fullmatch(host):
+        raise ConfigurationError(f"--host {host!r}: state a name or an address, without a port.")
+    for option, number in (("--port", port), ("--monitoring", monitoring)):
+        if number is not None and not 1 <= number <= 65535:
+            raise ConfigurationError(f"{option} is {number}: use 1 to 65535.")
+    if port == monitoring:
+        raise ConfigurationError(f"--port and --monitoring are both {port}: each needs one of its own.")
 
 
 def _config(
@@ -169,7 +180,7 @@ def _show(
 ) -> None:
     scheme = "nats" if config.tls_cert is None else "tls"
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host  # noqa: S104 - compared, not bound
-    url = f"{scheme}://{host}:{config.port}"
+    url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{config.port}"
     if arguments.json:
         print(json.dumps(_facts(arguments, file, url, names, keys)))
         return
@@ -181,6 +192,8 @@ def _show(
     print(f"Wrote {file}, and the seeds of these users:")
     for name, role in names.items():
         kept = "" if keys[name].made else "  (kept)"
+        if keys[name].opened:
+            kept = "  (kept; others could read it until now: --new-keys makes new ones)"
         print(f"  {role:9} {keys[name].path}{kept}")
     print(
         "Start the server:\n"
@@ -204,6 +217,7 @@ def _facts(
             "nkey": keys[name].public,
             "seed_file": str(keys[name].path),
             "made": keys[name].made,
+            "was_readable_by_others": keys[name].opened,
         }
         for name, role in names.items()
     ]

@@ -13,14 +13,19 @@ from genro_nats.transport.identity import public_key
 __all__ = ["CONFIG", "KeyFile", "key_file", "key_path", "write_config"]
 
 CONFIG = "nats-server.conf"
+_OTHERS = 0o077  # may read, write or run it
 
 
 class KeyFile(NamedTuple):
-    """A user's seed file and its public nkey. ``made``: it was not there before."""
+    """A user's seed file and its public nkey.
+
+    ``made``: it was not there before. ``opened``: it was, and others than its owner could read it.
+    """
 
     path: Path
     public: str
     made: bool
+    opened: bool = False
 
 
 def key_path(directory: Path, name: str) -> Path:
@@ -41,11 +46,15 @@ def key_file(directory: Path, name: str, *, renew: bool) -> KeyFile:
         raise ConfigurationError('Keys need an extra: pip install "genro-nats[nkeys]".') from None
     if path.exists() and not renew:
         try:
-            return KeyFile(path, public_key(path.read_bytes().strip()), made=False)
+            public = public_key(path.read_bytes().strip())
         except Exception:  # whatever a decoder says; its text could show the seed
             raise ConfigurationError(
                 f"{path} is no file with the seed of an nkey: remove it, or state --new-keys."
             ) from None
+        opened = bool(path.stat().st_mode & _OTHERS)
+        if opened:
+            path.chmod(0o600)
+        return KeyFile(path, public, made=False, opened=opened)
     seed = bytes(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER))
     _write(path, seed + b"\n", 0o600)
     return KeyFile(path, public_key(seed), made=True)

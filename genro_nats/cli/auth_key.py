@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _put(path: Path, key: str, *, last: bool) -> None:
     try:
+        path = path.resolve()  # who has another name for the file reads the same
         present = path.read_text(encoding="ascii") if path.exists() else ""
         if present and not present.endswith("\n"):
             present += "\n"

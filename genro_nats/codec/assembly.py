@@ -33,7 +33,7 @@ class FrameAssembly:
         self._size = size
         self._frame: Frame | None = None
         self._fields = self._layout()
-        self._field: _Field | None = next(self._fields)
+        self._field: _AnyField | None = next(self._fields)
 
     def write(self, piece: memoryview) -> None:
         """The next bytes. Raises DecodeError when they can't belong to such a frame."""
@@ -43,7 +43,7 @@ class FrameAssembly:
             if field is None:
                 raise DecodeError(f"A frame of {self._size} bytes, and more bytes behind it.")
             end = at + field.missing
-            field.memory.write(piece[at:end])
+            field.write(piece[at:end])
             field.missing -= min(end, len(piece)) - at
             at = end
             while self._field is not None and not self._field.missing:
@@ -55,7 +55,7 @@ class FrameAssembly:
             raise DecodeError(f"A frame of {self._size} bytes that is cut short.")
         return self._frame
 
-    def _layout(self) -> Iterator[_Field]:
+    def _layout(self) -> Iterator[_AnyField]:
         """The fields of the frame, one after the other; each is filled before the next is asked for."""
         header = _Field(HEADER_SIZE)
         yield header
@@ -76,9 +76,9 @@ class FrameAssembly:
         yield body
         found: list[Buffer] = []
         for entry in table:
-            field = _Field(entry & ~READ_ONLY)
+            field = _Field(entry & ~READ_ONLY) if entry & READ_ONLY else _WritableField(entry)
             yield field
-            found.append(field.bytes() if entry & READ_ONLY else field.memory.getbuffer())
+            found.append(field.bytes() if isinstance(field, _Field) else field.memory)
         frame = _decoded(start, rest.bytes(), body.bytes(), n_name, n_meta)
         frame.buffers = found
         self._frame = frame
@@ -89,10 +89,25 @@ class _Field:
 
     def __init__(self, size: int) -> None:
         self.size = self.missing = size
-        self.memory = io.BytesIO()
+        self._memory = io.BytesIO()
+        self.write = self._memory.write
 
     def bytes(self) -> bytes:
-        return self.memory.getvalue()
+        return self._memory.getvalue()
+
+
+class _WritableField:
+    """As ``_Field``, for memory that its receiver may write to; a bytearray that was sent is this very one."""
+
+    def __init__(self, size: int) -> None:
+        self.size = self.missing = size
+        self.memory = bytearray()
+
+    def write(self, piece: memoryview) -> None:
+        self.memory += piece
+
+
+_AnyField = _Field | _WritableField
 
 
 def _decoded(start: bytes, rest: bytes, body: bytes, n_name: int, n_meta: int) -> Frame:

@@ -12,12 +12,12 @@ from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.frame import MAX_VALUE_BUFFERS, OUT_OF_BAND, Buffer
 
-__all__ = ["PickleFile"]
+__all__ = ["PickleFile", "as_bytearray"]
 
 _START: Final = pickle.PROTO + b"\x05"
 _FRAME_HEADER: Final = 9  # opcode and length; below four bytes there is none
 _BYTES: Final = pickle.NEXT_BUFFER
-_BYTEARRAY: Final = b"cbuiltins\nbytearray\n" + pickle.NEXT_BUFFER + pickle.TUPLE1 + pickle.REDUCE
+_BYTEARRAY: Final = b"c%b\nas_bytearray\n" % __name__.encode() + _BYTES + pickle.TUPLE1 + pickle.REDUCE
 
 
 class _Large(NamedTuple):
@@ -73,6 +73,11 @@ class PickleFile:
         raw = buffer.raw()
         self.buffers.append(raw.obj if isinstance(raw.obj, bytes) and len(raw.obj) == raw.nbytes else raw)
         return False
+
+
+def as_bytearray(buffer: Buffer) -> bytearray:
+    """A bytearray again, not copied if it is one. Pickles name this: it can't be renamed or moved."""
+    return buffer if isinstance(buffer, bytearray) else bytearray(buffer)
 
 
 def _announced(own: bytes, piece: Any) -> _Large | None:

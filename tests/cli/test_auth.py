@@ -94,12 +94,43 @@ def test_it_overwrites_only_when_told_and_keeps_keys(tmp_path: Path, capsys: Cap
         (("--tls-cert", "missing.crt", "--tls-key", "missing.key"), "missing.crt is no file"),
         (("--new-keys",), "--force"),
         (("--port", "70000"), "70000"),
+        (("--port", "0"), "--port is 0"),
+        (("--port", "-1"), "--port is -1"),
+        (("--port", "5000", "--monitoring", "5000"), "both 5000"),
+        (("--host", 'a"b'), "--host"),
+        (("--host", "127.0.0.1:4222x"), "--host"),
+        (("--host", ""), "--host"),
     ],
 )
 def test_what_makes_no_sense(tmp_path: Path, capsys: Capture, arguments: tuple[str, ...], told: str) -> None:
     assert main(["auth", "init", str(tmp_path / "nats"), *arguments]) == 2
     assert told in capsys.readouterr().err
     assert not (tmp_path / "nats").exists()
+
+
+def test_a_seed_that_others_could_read(tmp_path: Path, capsys: Capture) -> None:
+    auth_init(tmp_path)
+    (tmp_path / "worker.nk").chmod(0o644)
+    assert main(["auth", "init", str(tmp_path), "--force"]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "others could read it" in line]
+    assert "worker.nk" in line
+    assert "--new-keys" in line
+    assert stat.S_IMODE((tmp_path / "worker.nk").stat().st_mode) == 0o600
+    (tmp_path / "caller.nk").chmod(0o640)
+    facts = auth_init(tmp_path, "--force")
+    assert [user["name"] for user in facts["users"] if user["was_readable_by_others"]] == ["caller"]
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("::1", "nats://[::1]:4222"),
+        ("nats.example", "nats://nats.example:4222"),
+        ("0.0.0.0", "nats://127.0.0.1:4222"),
+    ],
+)
+def test_the_url(tmp_path: Path, host: str, url: str) -> None:
+    assert auth_init(tmp_path / "nats", "--host", host)["url"] == url
 
 
 def test_a_seed_that_is_none(tmp_path: Path, capsys: Capture) -> None:

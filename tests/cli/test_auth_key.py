@@ -39,6 +39,16 @@ def test_keys_are_put_before_or_behind_others(tmp_path: Path, capsys: pytest.Cap
     assert [it.name for it in tmp_path.iterdir()] == ["keys"]
 
 
+def test_a_link_stays_one(tmp_path: Path) -> None:
+    """Others read the file by its own name."""
+    path, link = tmp_path / "keys", tmp_path / "link"
+    assert main(["auth", "key", "--file", str(path), "--id", "a"]) == 0
+    link.symlink_to(path)
+    assert main(["auth", "key", "--file", str(link), "--id", "b"]) == 0
+    assert link.is_symlink()
+    assert [line.partition(":")[0] for line in path.read_text().splitlines()] == ["b", "a"]
+
+
 @pytest.mark.parametrize(
     ("line", "hint"),
     [

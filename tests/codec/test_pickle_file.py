@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from genro_nats.codec import values
+from genro_nats.codec.assembly import FrameAssembly
 from genro_nats.codec.frame import MAX_VALUE_BUFFERS, OUT_OF_BAND, Frame, FrameKind, decode, encode
 
 
@@ -78,6 +79,22 @@ def test_a_large_bytearray_is_not_copied_into_the_pickle_and_arrives_as_one() ->
     assert type(again) is bytearray
     again[0] = 7
     assert (blob[0], again[1:]) == (0, blob[1:])
+
+
+def test_what_was_pulled_is_not_copied_again() -> None:
+    value = {"a": bytearray(BLOB), "b": BLOB, "c": np.frombuffer(BLOB, "u1").copy()}
+    body, buffers = values.dumps(value)
+    data = encode(Frame(FrameKind.REPLY, body=body, buffers=buffers))
+    assembly = FrameAssembly(len(data))
+    for at in range(0, len(data), 100_000):
+        assembly.write(memoryview(data)[at : at + 100_000])
+    frame = assembly.frame()
+    again = values.loads(frame.body, frame.buffers)
+    assert again["a"] is frame.buffers[0]
+    assert again["b"] is frame.buffers[1]
+    assert np.shares_memory(again["c"], np.frombuffer(frame.buffers[2], "u1"))
+    assert (again["a"], again["b"], bytes(again["c"])) == (BLOB, BLOB, BLOB)
+    again["c"][0] = 7
 
 
 def test_bytes_of_another_type() -> None:
