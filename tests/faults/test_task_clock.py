@@ -72,12 +72,13 @@ async def test_a_caller_whose_clock_is_an_hour_wrong(
     out, _ = await asyncio.wait_for(caller.communicate(), 30)
     assert caller.returncode == 0
     found: dict[str, Any] = json.loads(out)
-    assert 0.9 < found["delayed"] - found["begun"] < 4
-    assert found["soon"] - found["begun"] < 2
+    slow = 20  # seconds: a busy machine; a wrong clock would make it an hour
+    assert 0.9 < found["delayed"] - found["begun"] < slow
+    assert found["soon"] - found["begun"] < slow
     assert found["retried"] == 2
-    assert 0.9 < found["at"] - found["begun"] < 4  # "at" is a moment, and the server's clock is right
-    assert abs(found["created"] - found["begun"]) < 3
-    assert abs(found["started"] - found["delayed"]) < 1
+    assert 0.9 < found["at"] - found["begun"] < slow  # "at" is a moment, and the server's clock is right
+    assert abs(found["created"] - found["begun"]) < slow
+    assert abs(found["started"] - found["delayed"]) < slow
     assert found["scheduled"] == "scheduled"
     assert found["cancelled"] is True
-    assert abs(time.time() - found["started"]) < 30
+    assert abs(time.time() - found["started"]) < 2 * slow
