@@ -31,7 +31,7 @@ from genro_nats.executor.stream import Stream
 from genro_nats.message import CallOptions
 from genro_nats.tasks.backend import TaskBackend
 from genro_nats.tasks.handle import DeadLetters, TaskHandle
-from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskOptions, whole_limit
+from genro_nats.tasks.options import DEFAULT_OPTIONS, TaskOptions, can_be_id, require_id, whole_limit
 from genro_nats.tasks.request import TaskRequest
 from genro_nats.tasks.schedule import Schedule
 from genro_nats.tasks.status import TaskState, TaskStatus
@@ -210,7 +210,12 @@ class BaseExecutor(ABC):
         return TaskHandle(backend, await backend.enqueue(request))
 
     def task(self, id: str) -> TaskHandle[Any]:
-        """The task of that id, whoever enqueued it. Whether there is one, ``status()`` says."""
+        """The task of that id, whoever enqueued it. Whether there is one, ``status()`` says.
+
+        Raises:
+            TaskNotFoundError: no task can have this id.
+        """
+        require_id(id, "task")
         return TaskHandle(self.task_backend, id)
 
     async def tasks(
@@ -231,7 +236,7 @@ class BaseExecutor(ABC):
 
     async def unschedule(self, name: str) -> bool:
         """Remove the schedule of that name; was there one?"""
-        return await self.task_backend.unschedule(name)
+        return can_be_id(name) and await self.task_backend.unschedule(name)
 
     @property
     def dead(self) -> DeadLetters:

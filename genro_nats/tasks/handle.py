@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from typing import Generic, TypeVar
 
 from genro_nats.tasks.backend import DeadLetter, TaskBackend
-from genro_nats.tasks.options import whole_limit
+from genro_nats.tasks.options import can_be_id, require_id, whole_limit
 from genro_nats.tasks.schedule import ScheduleSpec
 from genro_nats.tasks.status import TaskStatus
 
@@ -113,8 +113,9 @@ class DeadLetters:
             TaskNotFoundError: there is no such letter.
             TaskError: it holds no call, or its ``key`` is another task's.
         """
+        require_id(id, "dead letter")
         return TaskHandle(self._backend, await self._backend.replay(id))
 
     async def drop(self, id: str) -> bool:
         """Remove it; was it there?"""
-        return await self._backend.drop(id)
+        return can_be_id(id) and await self._backend.drop(id)

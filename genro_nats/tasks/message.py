@@ -25,7 +25,7 @@ from genro_nats.codec.frame import (
     name_of,
 )
 from genro_nats.errors import ConfigurationError, DecodeError
-from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, MAX_ID, TaskOptions
+from genro_nats.tasks.options import DEFAULT_OPTIONS, DEFAULT_RESULT_TTL, TaskOptions, can_be_id
 from genro_nats.tasks.request import call_id
 from genro_nats.tasks.retry import RetryPolicy
 from genro_nats.transport.subjects import from_token, is_made_up
@@ -34,7 +34,6 @@ __all__ = ["TaskMessage", "attempt_frame", "for_attempt", "meta_of", "read_messa
 
 _POLICY: Final = ("retries", "backoff", "factor", "max_backoff", "retry_on", "give_up_on")
 _NO_POLICY: Final = RetryPolicy()
-_RUN: Final = 32  # bytes by which the id of a schedule's run may be longer than one that was stated
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _positive(value: Any) -> Any:
 
 
 def _id(value: Any) -> str:
-    if not 0 < len(_text(value).encode()) <= MAX_ID + _RUN:
+    if not can_be_id(_text(value)):
         raise ValueError("an id of no or too many bytes")
     return str(value)
 

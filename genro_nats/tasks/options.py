@@ -10,22 +10,26 @@ from enum import StrEnum
 from typing import Any, Final, Literal, Self, TypedDict
 
 from genro_nats.config.suggest import did_you_mean
-from genro_nats.errors import ConfigurationError
+from genro_nats.errors import ConfigurationError, TaskNotFoundError
 from genro_nats.tasks.retry import RetryPolicy, type_names
 
 __all__ = [
     "DEFAULT_OPTIONS",
     "DEFAULT_RESULT_TTL",
     "MAX_ID",
+    "MAX_RUN_ID",
     "Priority",
     "TaskKeywords",
     "TaskOptions",
+    "can_be_id",
+    "require_id",
     "whole_limit",
 ]
 
 DEFAULT_RESULT_TTL: Final = 86_400.0  # seconds
 _LONGEST: Final = 100 * 365.25 * 86_400.0  # seconds: what servers can count
 MAX_ID: Final = 128  # bytes of an id, a key or a schedule's name, as UTF-8
+MAX_RUN_ID: Final = MAX_ID + 32  # of the id of a schedule's run: its name and a time
 
 ExceptionTypes = tuple[type[BaseException] | str, ...]
 
@@ -185,6 +189,22 @@ def _check_word(option: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise ConfigurationError(f"{option}={value!r} can't be written as UTF-8", option=option) from None
+
+
+def can_be_id(value: object) -> bool:
+    """Can a task, a letter or a schedule have this id or name? Subjects are made of it, so it must not be long."""
+    try:
+        return isinstance(value, str) and 0 < len(value.encode()) <= MAX_RUN_ID
+    except UnicodeEncodeError:
+        return False
+
+
+def require_id(id: object, what: str) -> None:
+    """Raises TaskNotFoundError for the id of a ``what`` that none can have."""
+    if not can_be_id(id):
+        raise TaskNotFoundError(
+            f"There is no {what} {id!r:.100}: ids are texts of 1 to {MAX_RUN_ID} bytes.", task_id=id
+        )
 
 
 def _check_moment(value: Any) -> None:

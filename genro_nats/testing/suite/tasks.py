@@ -109,6 +109,19 @@ class TaskTests(TaskBase):
         own = await pool(samples.look).options(id="näme of its own").enqueue()
         assert (await self.value(own))[0] == own.id == "näme of its own"
 
+    @pytest.mark.parametrize("id", ["", "x" * 161, "x" * 5000, "ü" * 81, "\ud800", None, 5])
+    async def test_ids_that_no_task_can_have(self, pool: BaseExecutor, id: Any) -> None:
+        """They come from addresses of web pages: what is too long must not reach the server."""
+        with anyio.fail_after(5):
+            with pytest.raises(TaskNotFoundError, match="1 to 160 bytes"):
+                await pool.task(id).status()
+            with pytest.raises(TaskNotFoundError, match="1 to 160 bytes"):
+                await pool.dead.replay(id)
+            assert await pool.dead.drop(id) is False
+            assert await pool.unschedule(id) is False
+        with pytest.raises(TaskNotFoundError):
+            await pool.task("x" * 160).result(timeout=5)
+
     async def test_unknown_ids(self, pool: BaseExecutor) -> None:
         task = pool.task("0" * 32)
         for ask in (task.status, task.result, task.cancel):
