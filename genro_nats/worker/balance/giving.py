@@ -96,12 +96,18 @@ class Giving:
             self._admit(next(iter(self._lobby.values())))
 
     def _admit(self, work: Movable) -> None:
-        if self._lobby.pop(work.id, None) is not None:
+        if self.drop(work):
             self._holder.admit(work)
 
-    def drop(self, work: Movable) -> None:
-        """A call is not held here any more."""
-        self._lobby.pop(work.id, None)
+    def drop(self, work: Movable) -> bool:
+        """A call does not wait in the lobby any more; did it?
+
+        The call, not its id: one that was handed on may have come back, while this is what it was before.
+        """
+        if self._lobby.get(work.id) is not work:
+            return False
+        del self._lobby[work.id]
+        return True
 
     # -- saying so ----------------------------------------------------------
 
@@ -172,7 +178,7 @@ class Giving:
         if not receipt:
             return False
         self._handed[receipt] = _Handed(it, work.came, now)
-        self._lobby.pop(work.id, None)
+        self.drop(work)
         self._holder.children.part_with(work)
         self._holder.handed_on(work)
         self.handed_on += 1
