@@ -24,6 +24,7 @@ __all__ = [
     "new_id",
 ]
 
+_YEAR: Final = 365 * 86_400  # seconds: what a pool may state as its default, too
 STREAM_WINDOW: Final = 16  # items of a stream sent and not yet taken, at most
 PROGRESS_INTERVAL: Final = 0.1  # seconds between two messages: at most ten a second
 _CHILD_VARIABLE: Final = "GENRO_NATS_CHILD"
@@ -65,9 +66,11 @@ class CallOptions:
         given = self.timeout
         if given is None:
             return
-        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < inf:
+        if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= _YEAR:
             raise ConfigurationError(
-                f"timeout={given!r}: give seconds above 0, or leave it out for no deadline", option="timeout"
+                f"timeout={given!r}: give seconds above 0, at most {_YEAR:,} (365 days), or leave it out for no "
+                "deadline",
+                option="timeout",
             )
 
 

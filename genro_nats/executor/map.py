@@ -167,9 +167,9 @@ class Mapped(Generic[T]):
         concurrency: int,
         ordered: bool = True,
     ) -> None:
-        if concurrency < 1:
+        if type(concurrency) is not int or concurrency < 1:
             raise ConfigurationError(
-                f"concurrency is {concurrency!r}: use a number from 1 on.", option="concurrency"
+                f"concurrency is {concurrency!r}: use a whole number from 1 on.", option="concurrency"
             )
         self._lanes = _Lanes(call, items, concurrency, ordered)
         self._over = False

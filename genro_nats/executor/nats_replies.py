@@ -31,6 +31,7 @@ from genro_nats.executor.nats_acks import Acks
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.transport.apart import expand_apart
 from genro_nats.transport.nats import Message
+from genro_nats.transport.transfer.puller import REMIND
 from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["Replies"]
@@ -70,6 +71,7 @@ class Replies:
         self._on_fetch = on_fetch
         self._on_unreadable = on_unreadable
         self._loop = asyncio.get_running_loop()
+        self._reminding: asyncio.TimerHandle | None = None
 
     def received(self, message: Message) -> None:
         """A message with frames."""
@@ -117,8 +119,20 @@ class Replies:
             self._broken(pending, self._too_large(own))
         elif pending.pulling is None:
             self._deliver(pending, frame)
-        elif pending.pulled not in _OUTCOMES:
-            pending.backlog.append(frame)  # else it is what is being pulled, sent again
+        elif pending.pulled not in _OUTCOMES:  # else it is what is being pulled, sent again
+            pending.backlog.append(frame)
+            if frame.flags & Flag.REFERRED and self._reminding is None:
+                self._reminding = self._loop.call_later(REMIND, self._remind)
+
+    def _remind(self) -> None:
+        """Behind what takes long, payloads of the same call wait to be pulled: tell their owners."""
+        self._reminding = None
+        waiting = [f for one in self._pending.values() for f in one.backlog if f.flags & Flag.REFERRED]
+        for frame in waiting:
+            with contextlib.suppress(DecodeError):  # its own turn says so
+                self._transfer.want(referred(frame.body))
+        if waiting:
+            self._reminding = self._loop.call_later(REMIND, self._remind)
 
     def _is_stale(self, pending: Pending, frame: Frame, worker: str) -> bool:
         """Does a worker that was lost, and is back, speak of what it had of a call? Another may run that by now."""

@@ -87,7 +87,11 @@ def _fitting(parts: list[Buffer], limit: int, what: str, call: About) -> list[Bu
 def item_frame(frame: Frame, value: Any, limit: int = MAX_RAW) -> list[Buffer]:
     """One item of a stream. Raises CodecError when it can't be sent."""
     codec = codec_of(frame.flags)
-    body, buffers = codec.dumps(value)
+    try:
+        body, buffers = codec.dumps(value)
+    except CodecError as error:
+        name = frame.name.decode(errors="replace")
+        raise CodecError(f"An item of {name} can't be sent: {error}", function=name) from error
     item = Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers, flags=codec.flag)
     return _fitting(chunks(press(item, accepted(frame.flags))), limit, "An item", frame)
 

@@ -32,6 +32,7 @@ from genro_nats.errors import (
     ConnectionLostError,
     DecodeError,
     ExecutorError,
+    TransportError,
     WorkerLostError,
 )
 from genro_nats.events import Events
@@ -307,14 +308,14 @@ class PoolService:
             await give_function(work, self._functions, work.reply, self._size_limit)
         except (ExecutorError, OSError) as error:
             work.pulling = None
+            error.__traceback__ = None  # it holds this frame, and the arguments as far as they came
             if isinstance(error, TimeoutError):
                 self._run(work)  # it says that the deadline has passed
             else:
-                named = error if isinstance(error, ExecutorError) else ExecutorError(f"No memory: {error}")
+                named = _not_begun(work, error)
                 if reference is not None:
                     named.fields["payload"] = reference.payload.hex()  # so that its caller knows which it was
-                # Its traceback holds this frame, and the arguments as far as they came.
-                self.children.cancel(work, named.with_traceback(None))
+                self.children.cancel(work, named)
             return
         work.pulling = None
         self._run(work)
@@ -369,7 +370,8 @@ class PoolService:
         self._events("call.failed", function=function, error=error, call=work.id.hex())
 
     def _forget(self, work: RemoteWork) -> None:
-        if self._works.pop(work.id, None) is not None:
+        if self._works.get(work.id) is work:  # not what it was before it was handed on and came back
+            del self._works[work.id]
             self._bytes -= work.size
             self.balance.giving.drop(work)
             self.on_freed()
@@ -385,6 +387,17 @@ class PoolService:
         self._asked.beat([work for work in self._works.values() if now - work.since >= BEAT])
         self._outlet.sweep()
         self.balance.tick()
+
+
+def _not_begun(work: RemoteWork, error: ExecutorError | OSError) -> ExecutorError:
+    """Why a call was not begun: what it needs can't be had."""
+    if not isinstance(error, ExecutorError):
+        return ExecutorError(f"No memory: {error}")
+    if type(error) not in (ConnectionLostError, TransportError):
+        return error
+    name = work.key.decode(errors="replace")
+    text = f"{name} was not begun, since its arguments could not be pulled from its caller: {error}"
+    return type(error)(text, **error.fields)
 
 
 def _nothing() -> None:

@@ -195,7 +195,7 @@ def test_the_former_constructor() -> None:
     assert LocalExecutor().options.max_pending == 100
 
 
-@pytest.mark.parametrize("timeout", ["5", 0, -1, True, math.inf, math.nan])
+@pytest.mark.parametrize("timeout", ["5", 0, -1, True, math.inf, math.nan, 1e300, 10**400])
 def test_a_timeout_that_makes_no_sense(timeout: Any) -> None:
     with pytest.raises(ConfigurationError, match="seconds above 0"):
         samples.inc.options(timeout=timeout)

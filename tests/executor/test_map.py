@@ -159,6 +159,7 @@ async def test_leaving_early_cancels_what_is_in_flight(work: Work, how: str) -> 
     await until(lambda: work.pool.metrics["pending"] == 0)
 
 
-async def test_a_wrong_concurrency(work: Work) -> None:
-    with pytest.raises(ConfigurationError, match="concurrency is 0"):
-        work.map([], concurrency=0)
+@pytest.mark.parametrize("concurrency", [0, -1, 1.5, float("inf"), "3", True])
+async def test_a_wrong_concurrency(work: Work, concurrency: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"concurrency is {concurrency!r}: use a whole number"):
+        work.map([], concurrency=concurrency)

@@ -21,6 +21,7 @@ from genro_nats import CallTimeoutError, ExecutorError, NatsExecutor, WorkerLost
 from genro_nats.bench.processes import family
 from genro_nats.codec.frame import HEADER_SIZE, Flag, Frame, FrameKind, chunks, decode, encode, size
 from genro_nats.codec.reference import Reference, refer
+from genro_nats.executor import nats_replies
 from genro_nats.executor.nats_pending import Pending
 from genro_nats.executor.wire import CallEncoder
 from genro_nats.message import Call, new_id
@@ -126,6 +127,30 @@ async def test_an_outcome_right_behind_large_progress(narrow: Fleet, function: A
         else:
             assert await call(3_000_000) in (3, bytes(3_000_000))
         assert [(update.text, len(update.data)) for update in seen] == [("shown", 3_000_000)]
+
+
+async def test_what_waits_behind_a_pull_of_its_call_is_wanted(
+    narrow: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a slow line the worker would give it up before its turn has come."""
+    await narrow.worker(max_workers=1)
+    pool = narrow.caller(timeout=20)
+    await pool.submit(jobs.pid)
+    monkeypatch.setattr(nats_replies, "REMIND", 0.0)
+    waited: set[bytes] = set()
+    want = Transfer.want
+
+    def seen(self: Transfer, reference: Reference) -> None:
+        waited.add(reference.payload)
+        want(self, reference)
+
+    monkeypatch.setattr(Transfer, "want", seen)
+    sizes = [3_000_000] * 8
+    found = [(b[0], len(b)) async for b in pool(jobs.mixed_items).stream(sizes)]
+    assert found == list(enumerate(sizes))
+    assert len(waited) > 1
+    replies = pool._home.engine._replies  # type: ignore[union-attr]
+    await until(lambda: replies._reminding is None)
 
 
 async def test_a_caller_may_resize_what_it_sent_once_its_call_has_failed(narrow: Fleet) -> None:
@@ -414,7 +439,7 @@ async def publish_call(pool: NatsExecutor, data: bytes, id: bytes) -> Frame:
         (Reference(bytes(16), 1 << 62, "{prefix}.bulk.x.owner"), "PayloadTooLargeError"),
         (Reference(bytes(16), 5_000_000, "{prefix}.bulk.nobody.owner"), "ConnectionLostError"),
         (Reference(bytes(16), 5_000_000, "{prefix}.control.faults"), "DecodeError"),
-        (Reference(bytes(16), 5_000_000, "{own}"), "ExecutorError"),
+        (Reference(bytes(16), 5_000_000, "{own}"), "TransportError"),
     ],
     ids=["absurd", "nobody", "foreign", "missing"],
 )

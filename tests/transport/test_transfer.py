@@ -122,6 +122,22 @@ async def test_what_is_kept_for_one_goes_with_it(side: Side) -> None:
     assert not owner.owner._servings
 
 
+async def test_what_is_wanted_is_kept(side: Side) -> None:
+    """A minute after its owner last heard of it, it goes."""
+    owner, puller = await side(), await side()
+    data = os.urandom(LARGE)
+    wanted, other = (owner.owner.offer([data], once=True) for _ in range(2))
+    for reference in (wanted, other):
+        owner.owner._payloads[reference.payload].moved -= 61
+    await puller.open()
+    puller.want(wanted)
+    await until(lambda: owner.owner.moved_at > 0)
+    owner.owner.sweep()
+    assert list(owner.owner.payloads) == [wanted.payload]
+    assert await pulled(puller, wanted) == data
+    await until(lambda: not owner.owner._servings)
+
+
 async def test_the_owner_sends_no_more_than_was_granted(side: Side) -> None:
     owner = await side()
     reference = owner.owner.offer([bytes(LARGE)])

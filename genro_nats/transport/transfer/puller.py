@@ -10,18 +10,18 @@ from typing import Final, Protocol
 from genro_nats.codec.frame import Buffer, Frame, FrameKind
 from genro_nats.codec.reference import Reference
 from genro_nats.codec.signing import Flaw
-from genro_nats.errors import ConnectionLostError, DecodeError, ExecutorError, TransportError
+from genro_nats.errors import ConnectionLostError, DecodeError, TransportError
 from genro_nats.transport.denials import Denied
 from genro_nats.transport.reader import Feed
 from genro_nats.transport.transfer.credit import ASK_AGAIN, GIVE_UP, STARVED, Pace, Step, Window
 from genro_nats.transport.transfer.line import Line
-from genro_nats.transport.transfer.owner import GRANT, PULL
+from genro_nats.transport.transfer.owner import FORGOTTEN, GRANT, PULL
 from genro_nats.transport.transfer.turns import Turn, Turns
 
-__all__ = ["Puller", "Sink"]
+__all__ = ["REMIND", "Puller", "Sink"]
 
 _LOOK: Final = 0.25  # seconds
-_REMIND: Final = 15.0  # seconds between two words to the owner of a payload whose turn has not come
+REMIND: Final = 15.0  # seconds between two words to the owner of a payload whose turn has not come
 
 
 class Sink(Protocol):
@@ -92,7 +92,7 @@ class Puller:
         self._turns.go()
         try:
             while not pull.begun.done():
-                await asyncio.wait([pull.begun], timeout=_REMIND)
+                await asyncio.wait([pull.begun], timeout=REMIND)
                 self._remind(pull)
             while not pull.done.done():
                 await asyncio.wait([pull.done], timeout=_LOOK)
@@ -100,6 +100,11 @@ class Puller:
             pull.done.result()
         finally:
             self._end(pull)
+
+    def want(self, reference: Reference) -> None:
+        """Let the owner of a payload know that it is going to be pulled; else it is given up after a minute."""
+        if self._line.opened and self._line.is_peer(reference.owner):
+            self._post(os.urandom(16), reference, 0, 0)
 
     def _begin(self, pull: _Pull) -> None:
         """Its turn has come."""
@@ -144,9 +149,12 @@ class Puller:
         self._pulls.pop(pull.id, None)
         pull.id = os.urandom(16)
         self._pulls[pull.id] = pull
-        body = PULL.pack(pull.reference.payload, pull.window.got, limit)
-        name = self._line.pull_subject(pull.id).encode()
-        self._line.post(pull.reference.owner, Frame(FrameKind.PULL, pull.id, name, body=body), pull.id)
+        self._post(pull.id, pull.reference, pull.window.got, limit)
+
+    def _post(self, id: bytes, reference: Reference, got: int, limit: int) -> None:
+        body = PULL.pack(reference.payload, got, limit)
+        name = self._line.pull_subject(id).encode()
+        self._line.post(reference.owner, Frame(FrameKind.PULL, id, name, body=body), id)
 
     def _look(self, pull: _Pull) -> None:
         if pull.done.done():
@@ -249,7 +257,12 @@ class Puller:
         """The owner has no such payload."""
         if (pull := self._pulls.get(id)) is not None:
             size = pull.reference.size
-            pull.fail(ExecutorError(f"Its owner does not have the payload of {size:,} bytes any more."))
+            pull.fail(
+                TransportError(
+                    f"Its owner does not have the payload of {size:,} bytes any more: it keeps one for "
+                    f"{FORGOTTEN:g} s after it was last asked for."
+                )
+            )
 
     def flawed(self, id: bytes, flaw: Flaw) -> None:
         """What came for it was refused."""

@@ -45,6 +45,10 @@ class Transfer:
         await self.line.open()
         await self._puller.pull(reference, sink, on_moved)
 
+    def want(self, reference: Reference) -> None:
+        """As ``Puller.want``."""
+        self._puller.want(reference)
+
     async def aclose(self) -> None:
         """Drop all payloads and leave."""
         await self.owner.aclose()
