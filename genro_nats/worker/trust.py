@@ -32,6 +32,10 @@ class Trust:
             require_data()
         self.refused: Counter[str] = Counter()
 
+    def refuses(self, flags: int) -> bool:
+        """Is a call with these flags not given to a child?"""
+        return self.strict and refusal(flags) is not None
+
     def check(self, flags: int) -> NotAllowedError | None:
         """Why a call with these flags is not given to a child, if so; counted."""
         found = refusal(flags) if self.strict else None

@@ -317,6 +317,18 @@ async def test_tasks_that_are_not_allowed_fail_by_name(
     assert letters == {pickled.id, unknown.id}
 
 
+async def test_what_is_stored_of_a_task_that_is_refused_is_not_read(shared_tasks: TaskFleet) -> None:
+    """Its header says enough: reading would fail here, for its arguments are gone."""
+    async with shared_tasks.ledger() as ledger:
+        pickled = shared_tasks.caller()
+        task = await pickled(registered.echo).options(retries=1, backoff=0.01).enqueue(bytes(3_000_000))
+        await ledger.js.api(f"STREAM.PURGE.{ledger.subjects.blobs_stream}")
+        worker = await shared_tasks.worker(**STRICT)
+        with pytest.raises(TaskFailedError, match="takes data only"):
+            await task.result(timeout=15)
+        assert set(reasons(worker)) == {"pickle"}
+
+
 async def test_a_checkpoint_put_there_by_somebody_else(
     shared_tasks: TaskFleet, mark: Path, trap: bytes, tmp_path: Path
 ) -> None:

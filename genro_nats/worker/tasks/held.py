@@ -107,7 +107,7 @@ class HeldTask(Settlement):
             cancelled=self.cancelled,
         )
         match verdict:
-            case Run() if self.task.is_referred:
+            case Run() if self.task.is_referred and not self._service.trust.refuses(self.task.head.flags):
                 await self._run_large(verdict.deaths)
             case Run():
                 await self._run(verdict.deaths)
