@@ -464,6 +464,31 @@ async def test_an_enqueue_that_is_cancelled_leaves_nothing(
         await nothing_left(ledger)
 
 
+async def test_an_enqueue_of_many_that_is_cancelled_leaves_nothing(
+    tasks: TaskFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arguments of the first ones were stored; no task was."""
+    pool = tasks.caller()
+    begun = 0
+
+    def cancelled(pieces: Any, size: int) -> Iterator[bytes]:
+        nonlocal begun
+        begun += 1
+        if begun == 4:
+            enqueuing.cancel()
+        yield from chunks_of(pieces, size)
+
+    monkeypatch.setattr("genro_nats.transport.blobs.chunks_of", cancelled)
+    async with tasks.ledger() as ledger:
+        calls = pool(task_jobs.sum_of).enqueue_many([random(3_000_000) for _ in range(6)])
+        enqueuing = asyncio.ensure_future(calls)
+        with pytest.raises(asyncio.CancelledError):
+            await enqueuing
+        assert begun == 4
+        await nothing_left(ledger)
+        assert await ledger.queued() == 0
+
+
 async def _enqueue(pool: NatsExecutor, data: bytes) -> Any:
     return await pool.enqueue(task_jobs.sum_of, data)
 

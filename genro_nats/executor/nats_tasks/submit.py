@@ -46,6 +46,8 @@ _PAUSE_FOR_KEY: Final = (0.002, 0.25)  # seconds, first and last
 _TOGETHER: Final = 64  # tasks admitted after one look at the backlog: so far may each caller overshoot
 _PAUSE: Final = (0.05, 1.0)  # seconds between two looks at a full pool, first and longest
 
+_Prepared = tuple[Publication, Blob | None] | ExecutorError
+
 
 class Backlog:
     """Admits tasks as long as fewer than ``max_queued`` wait."""
@@ -217,7 +219,7 @@ class Submitter:
         return outcomes
 
     async def _together(self, requests: Sequence[TaskRequest]) -> list[str | ExecutorError]:
-        prepared = [await self._prepared(request) for request in requests]
+        prepared = await self._all_prepared(requests)
         good = [one[0] for one in prepared if not isinstance(one, ExecutorError)]
         acks = iter([outcome async for outcome in self._stored(good)])
         outcomes: list[str | ExecutorError] = []
@@ -228,6 +230,18 @@ class Submitter:
                 self.refused(None if isinstance(one, ExecutorError) else one[1], outcome)
             outcomes.append(outcome if isinstance(outcome, ExecutorError) else request.id)
         return outcomes
+
+    async def _all_prepared(self, requests: Sequence[TaskRequest]) -> list[_Prepared]:
+        prepared: list[_Prepared] = []
+        try:
+            for request in requests:
+                prepared.append(await self._prepared(request))
+        except BaseException:  # cancelled, say: none of them is published
+            for request, one in zip(requests, prepared, strict=False):
+                self._outcomes.unexpect(request.id)
+                self.refused(None if isinstance(one, ExecutorError) else one[1])
+            raise
+        return prepared
 
     async def _stored(self, publications: Iterable[Publication]) -> AsyncIterator[object]:
         async with aclosing(self._publisher.publish_many(publications)) as acks:  # type: ignore[type-var]
@@ -240,7 +254,7 @@ class Submitter:
         except ExecutorError as error:
             return error
 
-    async def _prepared(self, request: TaskRequest) -> tuple[Publication, Blob | None] | ExecutorError:
+    async def _prepared(self, request: TaskRequest) -> _Prepared:
         try:
             prepared = await self._publication(request)
         except ExecutorError as error:
