@@ -66,13 +66,15 @@ class Lookup:
         return None if found is None else await read_progress(self._shelf, self.codecs, found)
 
     async def waiting(self, id: str) -> TaskStatus:
-        """The status of a task that nobody has begun. Raises TaskNotFoundError."""
+        """The status of a task that nobody has begun. Raises TaskNotFoundError, SignatureError."""
         found = await self.message(id)
         if found is None:
             raise TaskNotFoundError(
                 f"No task {id!r} is known to this pool: it never was, or its outcome is older than its result_ttl.",
                 task_id=id,
             )
+        if found.flaw is not None:  # who can't verify it can't cancel it either: no worker would hear
+            raise found.flaw.error(f"What waits of task {id} was refused", task_id=id)
         return _waiting_status(id, found)
 
     async def message(self, id: str) -> StoredMessage | None:
