@@ -219,6 +219,7 @@ class NatsTasks:
         status, _ = await self._lookup.status(id)
         if status.settled:
             return status.state is TaskState.CANCELLED
+        await self._lookup.require_verified(id)
         await self._store.note("ask", "cancel", id, ttl=_ASKED)
         try:
             stored = await self._settled(id, timeout)

@@ -66,16 +66,20 @@ class Lookup:
         return None if found is None else await read_progress(self._shelf, self.codecs, found)
 
     async def waiting(self, id: str) -> TaskStatus:
-        """The status of a task that nobody has begun. Raises TaskNotFoundError, SignatureError."""
+        """The status of a task that nobody has begun. Raises TaskNotFoundError."""
         found = await self.message(id)
         if found is None:
             raise TaskNotFoundError(
                 f"No task {id!r} is known to this pool: it never was, or its outcome is older than its result_ttl.",
                 task_id=id,
             )
-        if found.flaw is not None:  # who can't verify it can't cancel it either: no worker would hear
-            raise found.flaw.error(f"What waits of task {id} was refused", task_id=id)
         return _waiting_status(id, found)
+
+    async def require_verified(self, id: str) -> None:
+        """Raises SignatureError for a task that waits with another key: no worker would heed what we ask of it."""
+        found = await self.message(id)
+        if found is not None and found.flaw is not None:
+            raise found.flaw.error(f"What waits of task {id} was refused", task_id=id)
 
     async def message(self, id: str) -> StoredMessage | None:
         """The message of a task that is not settled."""
