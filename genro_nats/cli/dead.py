@@ -6,6 +6,7 @@ import argparse
 from dataclasses import asdict
 from typing import Final
 
+from genro_nats.cli.distrust import note_distrusted
 from genro_nats.cli.pool import CONNECTION_HELP, add_pool, with_pool
 from genro_nats.cli.retry import replay
 from genro_nats.cli.tables import show_table
@@ -57,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(as_json([asdict(letter) for letter in letters]))
         else:
             _show(letters, arguments.limit)
+        note_distrusted(pool.metrics["distrusted"])
         return 0
 
     return with_pool(arguments, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from math import inf
@@ -34,6 +35,10 @@ from GENRO_NATS_PASSWORD and GENRO_NATS_TOKEN or from files.
 """
 _QUIET: Final = 0.25  # seconds without another answer after which all have answered
 _SLOWEST: Final = 10  # times as long as the first one some may take
+_DISBELIEVED: Final = (
+    "workers are there, but none says anything in time that can be believed. Is there a shared key "
+    "(--key-file, GENRO_NATS_KEY) that only one side has? Else try a longer --wait."
+)
 Facts = dict[str, Any]
 
 
@@ -102,14 +107,18 @@ class Fleet:
             way_out = (
                 "start one (genro-nats worker --url ... --subject ...), or check --url and --prefix."
                 if self._nobody
-                else "some are there, but none says anything in time that can be believed. Is there a shared key "
-                "(--key-file, GENRO_NATS_KEY) that only one side has? Else try a longer --wait."
+                else _DISBELIEVED
             )
             raise NoWorkersError(
                 f"No worker answers at {self.connection.shown} under the prefix {self.options.prefix!r}: {way_out}",
                 subject=presence_ask(self.options.prefix),
             )
         return found
+
+    def note_silence(self) -> None:
+        """Say on stderr if none of the workers that are there could be heard: a list would look as without any."""
+        if not self._found and not self._nobody:
+            print(f"note: {_DISBELIEVED}", file=sys.stderr)
 
     def _forbidden(self, denied: Denied) -> bool:
         self._denied = denied.error()

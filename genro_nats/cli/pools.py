@@ -43,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     async def work(fleet: Fleet) -> int:
         sums = pool_sums(await fleet.ask())
+        fleet.note_silence()
         await _add_tasks(fleet, sums)
         if arguments.json:
             print(as_json([{"subject": subject, **found} for subject, found in sums.items()]))

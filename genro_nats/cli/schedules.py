@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Final
 
+from genro_nats.cli.distrust import note_distrusted
 from genro_nats.cli.pool import CONNECTION_HELP, add_pool, with_pool
 from genro_nats.cli.tables import show_table
 from genro_nats.cli.task_facts import as_json, moment
@@ -53,6 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
             show_table(("schedule", "when", "function", "stored"), rows)
         else:
             print("No schedules.")
+        note_distrusted(pool.metrics["distrusted"])
         return 0
 
     return with_pool(arguments, work)

@@ -10,11 +10,13 @@ from typing import Any, Final
 from genro_nats.cli.arguments import quantity
 from genro_nats.cli.pool import CONNECTION_HELP, add_pool, with_pool
 from genro_nats.cli.tables import show_table
-from genro_nats.cli.task_facts import as_json, one_line, plain, status_facts, status_lines
+from genro_nats.cli.task_facts import as_json, one_line, plain, shown, status_facts, status_lines
 from genro_nats.cli.task_watch import watching
-from genro_nats.codec.functions import label
+from genro_nats.codec.error_text import plain as plain_text
+from genro_nats.codec.error_text import text_of, type_name
+from genro_nats.codec.exceptions import last_link
 from genro_nats.config import parse_duration
-from genro_nats.errors import CallTimeoutError, TaskNotFoundError
+from genro_nats.errors import CallTimeoutError, RemoteTraceback, TaskNotFoundError
 from genro_nats.executor.nats import NatsExecutor
 from genro_nats.tasks.handle import TaskHandle
 from genro_nats.tasks.status import TaskState, TaskStatus
@@ -30,8 +32,9 @@ examples:
 
 --watch and --result wait until the task is settled, and exit with 1 unless it completed;
 with --json, --watch prints one object per line. To show a value --result needs the modules of
-its classes: they are imported from here and from --path. Where the task was enqueued with
-keep_result=False, reading its result deletes it.
+its classes: they are imported from here and from --path. What JSON has no form for (objects, nan
+and inf) is a text there, as Python shows it. Where the task was enqueued with keep_result=False,
+reading its result deletes it.
 {CONNECTION_HELP}"""
 
 
@@ -99,12 +102,14 @@ async def _result(task: TaskHandle[Any], arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(as_json({"id": task.id, "result": plain(value)}))
     else:
-        print(value if isinstance(value, str) else repr(value))
+        print(plain_text(value) if issubclass(type(value), str) else shown(value))
     return 0
 
 
 async def _is_its_own(task: TaskHandle[Any], error: Exception) -> bool:
     """Did the task end in this error, or was it our asking that failed?"""
+    if _traceback(error):
+        return True
     if isinstance(error, TaskNotFoundError):
         return False
     try:
@@ -114,19 +119,17 @@ async def _is_its_own(task: TaskHandle[Any], error: Exception) -> bool:
 
 
 def _failed(id: str, error: Exception, *, as_object: bool) -> int:
+    name, text, trace = type_name(type(error)), text_of(error), _traceback(error)
     if as_object:
-        facts = {"type": label(type(error)), "text": str(error), "traceback": _traceback(error)}
-        print(as_json({"id": id, "error": facts}))
+        print(as_json({"id": id, "error": {"type": name, "text": text, "traceback": trace}}))
         return 1
-    trace = _traceback(error)
     if trace:
         print(trace.rstrip(), file=sys.stderr)
-    print(f"genro-nats: task {id}: {label(type(error))}: {one_line(str(error), 2000)}", file=sys.stderr)
+    print(f"genro-nats: task {id}: {name}: {one_line(text, 2000)}", file=sys.stderr)
     return 1
 
 
 def _traceback(error: BaseException) -> str:
-    """Where it was raised, over there."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return getattr(error, "text", "") if type(error).__name__ == "RemoteTraceback" else ""
+    """Where it was raised, over there; nothing for what was raised here."""
+    last = last_link(error)
+    return plain_text(last.text) if isinstance(last, RemoteTraceback) else ""

@@ -7,24 +7,48 @@ from dataclasses import fields
 from datetime import datetime
 from typing import Any, Final
 
+from genro_nats.codec import error_text
 from genro_nats.tasks.status import TaskState, TaskStatus
 
-__all__ = ["as_json", "moment", "one_line", "plain", "progress_text", "status_facts", "status_lines"]
+__all__ = [
+    "as_json",
+    "moment",
+    "one_line",
+    "plain",
+    "progress_text",
+    "shown",
+    "status_facts",
+    "status_lines",
+]
 
 _LONG: Final = 100  # characters of an error in a list
 
 
 def as_json(value: Any) -> str:
     """One line of JSON."""
-    return json.dumps(value, default=repr)
+    return json.dumps(plain(value), allow_nan=False)
 
 
 def plain(value: Any) -> Any:
     """The value of a user as JSON can hold it; what it can't is shown as Python shows it."""
     try:
-        return json.loads(json.dumps(value, default=repr))
-    except (TypeError, ValueError, RecursionError):  # keys that are no texts, rings
-        return repr(value)
+        return json.loads(json.dumps(value, default=shown), parse_constant=_no_number)
+    except Exception:  # keys that are no texts, rings, numbers too long to print, classes of any kind
+        return shown(value)
+
+
+def _no_number(name: str) -> str:
+    """NaN and the infinities, which only Python takes for JSON, as Python shows them."""
+    return repr(float(name))
+
+
+def shown(value: Any) -> str:
+    """The value of a user as Python shows it, or why it can't. Never raises for what its class does."""
+    try:
+        return error_text.plain(repr(value))
+    except Exception as broken:
+        why = f"{error_text.qualname(type(broken))}: {error_text.text_of(broken)}"
+        return f"<repr() of this {error_text.qualname(type(value))} raised {why}>"
 
 
 def status_facts(status: TaskStatus) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final
 
+from genro_nats.cli.distrust import note_distrusted
 from genro_nats.cli.pool import CONNECTION_HELP, add_pool, with_pool
 from genro_nats.cli.tables import show_table
 from genro_nats.cli.task_facts import as_json, moment, one_line, status_facts
@@ -46,6 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             print(as_json([status_facts(status) for status in found]))
         else:
             _show(found, arguments)
+        note_distrusted(pool.metrics["distrusted"])
         return 0
 
     return with_pool(arguments, work)

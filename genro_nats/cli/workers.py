@@ -40,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.json:
             found = await fleet.ask()
             print(as_json(found))
+            fleet.note_silence()
             return 0 if found else 1
         found = await fleet.some()
         show_table(WORKER_COLUMNS, [worker_row(facts) for facts in found])

@@ -29,7 +29,7 @@ from genro_nats.codec.frame import Buffer
 from genro_nats.codec.modules import is_main
 from genro_nats.errors import DecodeError, RemoteError, RemoteTraceback
 
-__all__ = ["dump_error", "load_error", "rebuilt", "structure"]
+__all__ = ["dump_error", "last_link", "load_error", "rebuilt", "structure"]
 
 MAX_NODES: Final = (
     100  # of one chain; what is beyond is only in the traceback's text, and counted in a group's notes
@@ -87,7 +87,7 @@ def rebuilt(data: Any, loads: Loads, find_type: FindType) -> BaseException:
         built = _Builder(nodes, text, loads, find_type).all()
         for error, node in zip(built, nodes, strict=True):
             _link(error, node, built)
-        _set(_last_link(built[0]), "__cause__", RemoteTraceback(text))
+        _set(last_link(built[0]), "__cause__", RemoteTraceback(text))
         return built[0]
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RecursionError) as error:
         raise DecodeError(f"An error reply without the expected structure: {error!r}") from error
@@ -342,7 +342,7 @@ def _set(error: BaseException, name: str, value: Any) -> None:
     vars(BaseException)[name].__set__(error, value)  # past a __setattr__ of the user's
 
 
-def _last_link(error: BaseException) -> BaseException:
+def last_link(error: BaseException) -> BaseException:
     """Where the chain that a traceback prints begins."""
     seen = {id(error)}
     while True:

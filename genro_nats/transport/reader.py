@@ -202,8 +202,10 @@ class Reader(asyncio.BufferedProtocol):
 
     # -- what nats-py's own protocol goes on doing --------------------------
 
-    def eof_received(self) -> Any:
-        return self._inner.eof_received()
+    def eof_received(self) -> bool:
+        """Keep the transport open? Over TLS that can't be had, and asyncio complains to stderr of who asks."""
+        keep = bool(self._inner.eof_received())
+        return keep and self._transport.get_extra_info("sslcontext") is None
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not isinstance(exc, OSError):

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from genro_nats import current_call
+from genro_nats import TaskNotFoundError, current_call
 
 _LIMIT = 30.0  # seconds
 
@@ -46,6 +46,42 @@ def double(value: int) -> int:
 
 def refuse(text: str) -> None:
     raise ValueError(text)
+
+
+class Mute:
+    """Nothing can be shown of it."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class MuteError(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+ODD = {"mute": Mute(), "long": 10**5000, "nan": [float("nan"), float("-inf")], "lone": "a\udcffb"}
+TROUBLES: dict[str, Exception] = {
+    "mute": MuteError(),
+    "long": ValueError(10**5000),
+    "found": TaskNotFoundError("mine", task_id="x"),
+}
+
+
+def odd(name: str) -> object:
+    return ODD[name]
+
+
+def trouble(name: str) -> None:
+    try:
+        ODD[name + " that is none"]
+    except KeyError:
+        raise TROUBLES[name]  # noqa: B904 - that leaves it a context and no cause
+
+
+def advance_mute(folder: str) -> str:
+    current_call().progress(0.5, "half the way", Mute())
+    return hold(f"{folder}/started", f"{folder}/release")
 
 
 def advance(folder: str) -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +16,7 @@ from genro_nats import NatsExecutor, SignatureError
 from genro_nats.cli.main import main
 from genro_nats.codec.signing import Keyring, new_key
 from genro_nats.server import EmbeddedServer
+from tests.cli import samples
 from tests.cli.conftest import Running, finished
 
 
@@ -93,6 +97,92 @@ def test_a_worker_and_commands_with_keys(
     assert '"completed"' in listed.stdout, listed.stderr
     key = path.read_text().partition(":")[2].strip()
     assert key not in running.log
+
+
+@pytest.fixture(scope="module")
+def signing(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The key of a pool that has a worker, a task that failed, and a schedule."""
+    folder, key = tmp_path_factory.mktemp("signing"), new_key("theirs")
+    (folder / "keys").write_text(key)
+    pool = ("--url", "embedded", "--prefix", "signing", "--subject", "signed")
+    running = Running(
+        folder / "log",
+        ("worker", *pool, "--processes", "1", "--key-file", str(folder / "keys")),
+        GENRO_NATS_HOME=str(server.directory),
+    )
+    try:
+        running.logged("worker.ready")
+        asyncio.run(asyncio.wait_for(_fail_and_schedule(server, str(folder / "keys")), 40))
+        yield key
+    finally:
+        running.process.kill()
+        running.process.communicate(timeout=10)
+
+
+async def _fail_and_schedule(server: EmbeddedServer, keys: str) -> None:
+    access = {"url": server.url, "user": server.user, "password": server.password, "key_file": keys}
+    async with NatsExecutor("signing", prefix="signing", subject="signed", **access) as pool:
+        task = await pool.enqueue(samples.refuse, "no")
+        with pytest.raises(ValueError, match="no"):
+            await task.result(20)
+        await pool(samples.double).schedule("yearly", cron="0 0 1 1 *", args=(1,))
+
+
+Listed = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture(params=["no key", "unknown key"])
+def stranger(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """This side has none of the keys, or another one; for which reason messages are refused then."""
+    reason: str = request.param
+    monkeypatch.setenv("GENRO_NATS_KEY", "" if reason == "no key" else new_key("ours"))
+    return reason
+
+
+@pytest.fixture
+def listed(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Listed:
+    """Run a command of that pool here: its exit code, what its JSON says, and its errors."""
+    monkeypatch.setenv("GENRO_NATS_HOME", str(server.directory))
+
+    def run(line: str) -> tuple[int, Any, str]:
+        code = main([*line.split(), "--url", "embedded", "--prefix", "signing", "--json"])
+        shown, errors = capsys.readouterr()
+        return code, json.loads(shown), errors
+
+    return run
+
+
+TASK_LISTS = ["tasks --state failed", "tasks", "schedules", "dead"]
+
+
+@pytest.mark.parametrize("line", TASK_LISTS)
+def test_lists_say_how_many_messages_could_not_be_verified(
+    line: str, signing: str, stranger: str, listed: Listed
+) -> None:
+    code, found, errors = listed(f"{line} --subject signed")
+    assert (code, found) == (0, [])
+    told = rf"note: messages that could not be verified, .*: [1-9]\d* \({stranger}: [1-9]\d*\)\. .*GENRO_NATS_KEY.*\n"
+    assert re.fullmatch(told, errors), errors
+
+
+@pytest.mark.parametrize("line", ["pools", "workers"])
+def test_lists_say_that_no_worker_could_be_believed(
+    line: str, signing: str, stranger: str, listed: Listed
+) -> None:
+    code, found, errors = listed(line)
+    assert (code, [each["workers"] for each in found]) == ((0, [0]) if line == "pools" else (1, []))
+    assert re.fullmatch(r"note: workers are there, but none .*--key-file, GENRO_NATS_KEY.*\n", errors), errors
+
+
+@pytest.mark.parametrize("line", [*(f"{line} --subject signed" for line in TASK_LISTS), "pools", "workers"])
+def test_with_the_key_lists_say_nothing_of_it(
+    line: str, signing: str, listed: Listed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GENRO_NATS_KEY", signing)
+    code, found, errors = listed(line)
+    assert (code, len(found), errors) == (0, 1, "")
 
 
 def test_with_a_key_there_is_no_warning(start: Callable[..., Running], tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import json
 import pytest
 
 from genro_nats.cli.tables import show_table
-from genro_nats.cli.task_facts import as_json, one_line, plain, status_facts, status_lines
+from genro_nats.cli.task_facts import as_json, one_line, plain, shown, status_facts, status_lines
 from genro_nats.message import ProgressUpdate
 from genro_nats.tasks.status import TaskState, TaskStatus
+from tests.cli.samples import Mute
 
 
 def test_any_value_becomes_json() -> None:
@@ -25,6 +26,23 @@ def test_any_value_becomes_json() -> None:
         "running",
         {"fraction": 0.5, "text": "half", "data": "{(1,): 2}"},
     )
+
+
+def test_what_cannot_be_shown_says_why() -> None:
+    mute = "<repr() of this Mute raised RuntimeError: no words>"
+    assert shown(Mute()) == mute
+    assert plain({"a": 1, "b": Mute()}) == {"a": 1, "b": mute}
+    assert plain({Mute(): 1}).startswith("<repr() of this dict raised RuntimeError")
+    for value in (10**5000, [10**5000]):
+        assert "Exceeds the limit (4300 digits)" in plain(value)
+    status = TaskStatus("i", TaskState.RUNNING, 1.0, progress=ProgressUpdate(0.5, "half", Mute()))
+    assert json.loads(as_json(status_facts(status)))["progress"]["data"] == mute
+
+
+def test_numbers_that_json_does_not_have_are_texts() -> None:
+    numbers = [float("nan"), float("inf"), {"low": float("-inf")}, 1.5]
+    assert plain(numbers) == ["nan", "inf", {"low": "-inf"}, 1.5]
+    assert as_json({"mean": float("nan")}) == '{"mean": "nan"}'
 
 
 def test_what_people_see_says_something() -> None:

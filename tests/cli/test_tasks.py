@@ -114,6 +114,18 @@ async def completed(remote: NatsExecutor) -> str:
     return task.id
 
 
+async def settled(remote: NatsExecutor, function: Callable[..., Any], *arguments: object) -> str:
+    task = await remote.enqueue(function, *arguments)
+    async for status in task.watch():
+        if status.settled:
+            break
+    return task.id
+
+
+def _refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
 def state(do: Do, id: str) -> TaskState:
     async def look(remote: NatsExecutor) -> TaskState:
         return (await remote.task(id).status()).state
@@ -151,6 +163,61 @@ class TestWithAWorker:
         found = json.loads(shown)["error"]
         assert (code, found["type"], found["text"]) == (1, "builtins:ValueError", "too bad")
         assert "samples.py" in found["traceback"]
+
+    @pytest.mark.parametrize(
+        ("name", "text", "value"),
+        [
+            ("mute", "<repr() of this Mute raised RuntimeError: no words>", None),
+            ("long", "<repr() of this int raised ValueError: Exceeds the limit", None),
+            ("nan", "[nan, -inf]", ["nan", "-inf"]),
+            ("lone", "a\\udcffb", "a\udcffb"),
+        ],
+    )
+    def test_results_that_are_hard_to_show(
+        self, name: str, text: str, value: object, ask: Asked, do: Do
+    ) -> None:
+        id = do(lambda remote: settled(remote, samples.odd, name))
+        code, shown, errors = ask("task", id, "--result")
+        assert (code, errors) == (0, "")
+        assert shown.startswith(text)
+        code, shown, errors = ask("task", id, "--result", "--json")
+        assert (code, errors) == (0, "")
+        result = json.loads(shown, parse_constant=_refuse_constant)["result"]
+        assert result == value if value is not None else result.startswith(text)
+
+    @pytest.mark.parametrize(
+        ("name", "type", "text"),
+        [
+            ("mute", "tests.cli.samples:MuteError", "<str() of this MuteError raised RuntimeError>"),
+            ("long", "builtins:ValueError", "<str() of this ValueError raised ValueError>"),
+            ("found", "genro_nats.errors:TaskNotFoundError", "mine"),
+        ],
+    )
+    def test_errors_that_are_hard_to_show(self, name: str, type: str, text: str, ask: Asked, do: Do) -> None:
+        id = do(lambda remote: settled(remote, samples.trouble, name))
+        code, shown, errors = ask("task", id, "--result")
+        assert (code, shown) == (1, "")
+        assert errors.splitlines()[-1] == f"genro-nats: task {id}: {type}: {text}"
+        code, shown, errors = ask("task", id, "--result", "--json")
+        assert (code, errors) == (1, "")
+        found = json.loads(shown)["error"]
+        assert (found["type"], found["text"]) == (type, text)
+        assert "in trouble" in found["traceback"]
+
+    def test_progress_that_cannot_be_shown(self, ask: Asked, do: Do, watch: Watch, tmp_path: Path) -> None:
+        async def begin(remote: NatsExecutor) -> str:
+            return (await remote.enqueue(samples.advance_mute, str(tmp_path))).id
+
+        id = do(begin)
+        watcher = watch(id, "--json")
+        shown = _until_half(watcher)
+        (tmp_path / "release").touch()
+        rest, errors = watcher.communicate(timeout=20)
+        assert (watcher.returncode, errors) == (0, "")
+        told = [line["progress"] for line in json_lines(shown + rest) if line["progress"]]
+        assert told[-1]["data"].startswith("<repr() of this Mute raised RuntimeError")
+        code, shown, _ = ask("task", id, "--json")
+        assert (code, json.loads(shown)["progress"]) == (0, told[-1])
 
     def test_a_result_that_is_not_there_in_time(self, ask: Asked, do: Do, tmp_path: Path) -> None:
         async def begin(remote: NatsExecutor) -> str:

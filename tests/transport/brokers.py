@@ -51,6 +51,10 @@ class Broker:
         """Its address; that of its websockets for ws and wss."""
         return f"{scheme}://{login}127.0.0.1:{self.web if scheme.startswith('ws') else self.port}"
 
+    def end(self) -> None:
+        """SIGTERM: it closes its connections in good order."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """SIGKILL, and see it end. Can be repeated."""
         self._process.kill()

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
-from genro_nats import ConnectionLostError, NatsExecutor, NoWorkersError
+from genro_nats import ConnectionLostError, NatsExecutor, NoWorkersError, PoolOptions
 from genro_nats.testing import WorkerProcess
+from genro_nats.transport.address import Address
+from genro_nats.transport.nats import Connection
 from tests.transport.brokers import Brokers
 from tests.transport.conftest import call_through
 from tests.transport.identities import Authority, Key, Tenancy
+from tests.transport.streaming import until
 
 pytestmark = pytest.mark.anyio
 SECRET = "s3cret-w0rd"
@@ -76,6 +80,27 @@ async def test_tls_hostname(brokers: Brokers, caplog: Caplog, authority: Authori
     broker = brokers(f'tls {{ cert_file: "{named.cert}", key_file: "{named.key}" }}')
     options = {"url": broker.url("tls"), "tls_ca": authority.file, "tls_hostname": "nats.example"}
     await call_through(caplog, options)
+
+
+@pytest.mark.parametrize("scheme", ["nats", "tls"])
+async def test_the_end_of_a_connection_is_told_in_our_words(
+    brokers: Brokers, caplog: Caplog, authority: Authority, tls: str, scheme: str
+) -> None:
+    caplog.set_level(logging.WARNING)
+    broker = brokers(tls if scheme == "tls" else "")
+    options = (
+        {"url": broker.url(scheme), "tls_ca": authority.file} if scheme == "tls" else {"url": broker.url()}
+    )
+    connection = Connection(Address(PoolOptions.build("nats", options, name="x")), "way")
+    await connection.start()
+    try:
+        broker.end()
+        await until(lambda: not connection.connected)
+    finally:
+        await connection.aclose()
+    assert [record.message for record in caplog.records] == [
+        f"way: lost the NATS server at {connection.shown}"
+    ]
 
 
 async def test_websocket(brokers: Brokers, caplog: Caplog) -> None:
