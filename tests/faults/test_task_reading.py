@@ -14,8 +14,10 @@ from genro_nats.errors import (
     ExecutorError,
     NotAllowedError,
     PayloadTooLargeError,
+    TaskError,
     TaskNotFoundError,
 )
+from genro_nats.executor.nats_tasks import submit
 from genro_nats.tasks.handle import TaskHandle
 from tests.faults import jobs, task_jobs
 from tests.faults.conftest import until
@@ -152,3 +154,25 @@ async def test_requests_on_their_way_are_stored_before_the_pool_has_ended(shared
         assert await handle.result(timeout=10) == bytes(10)
         await pool.shutdown()
         await deleted(ledger, handle.id)
+
+
+async def test_an_id_whose_outcome_nobody_deletes_is_named(
+    shared_tasks: TaskFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task that was stored now would be taken for the one that has ended, and never run."""
+    monkeypatch.setattr(submit, "_ATTEMPTS", 3)
+    worker = await shared_tasks.worker()
+    pool = shared_tasks.caller()
+    async with shared_tasks.ledger() as ledger:
+        once = pool(jobs.give_bytes).options(id="order", keep_result=False)
+        handle = await once.enqueue(10)
+        await ledger.outcome("order")
+        await ledger.empty()
+        worker.end()
+        assert await handle.result(timeout=10) == bytes(10)
+        with pytest.raises(TaskError, match="no worker has deleted it yet"):
+            await once.enqueue(20)
+        assert await ledger.queued() == 0
+        await shared_tasks.worker()
+        await deleted(ledger, "order")
+        assert await (await once.enqueue(20)).result(timeout=10) == bytes(20)

@@ -185,7 +185,7 @@ class Outcomes:
 
         Another task may have the same ``id=`` meanwhile; its outcome has another sequence.
         """
-        if id in self._forgotten and (stored is None or stored.seq == self._forgotten[id]):
+        if id in self._forgotten and (stored is None or self.was_read(id, stored)):
             raise TaskNotFoundError(
                 f"The outcome of task {id} was read, and deleted as asked (keep_result).", task_id=id
             )
@@ -258,7 +258,7 @@ class Outcomes:
         if entry is not None:
             for listener in list(entry.listeners):
                 listener(stored)
-        if not stored.settled or self._forgotten.get(id) == stored.seq:
+        if not stored.settled or self.was_read(id, stored):
             return
         expected = id in self._expected
         self._expected.pop(id, None)
@@ -284,6 +284,10 @@ class Outcomes:
         dropped = self._recent.pop(id, None)
         if dropped is not None:
             self._recent_bytes -= len(dropped.outcome)
+
+    def was_read(self, id: str, stored: Stored) -> bool:
+        """Is this an outcome that was read here, and is to be deleted?"""
+        return self._forgotten.get(id) == stored.seq
 
     def keep(self, id: str, seq: int) -> None:
         """Nobody could be asked to delete it: where it stayed it can be read again."""
