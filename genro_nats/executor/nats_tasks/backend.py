@@ -35,7 +35,7 @@ from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox, is_made_up
 from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsTasks"]
@@ -197,7 +197,9 @@ class NatsTasks:
         status, _ = await self._lookup.status(id)
         if status.settled:
             return status.state is TaskState.CANCELLED
-        await self._store.note("ask", "cancel", id, ttl=ASKED)
+        # Another task may come to have an id of somebody's own: this one is meant.
+        which = b"" if is_made_up(id) else b"%.6f" % status.created_at
+        await self._store.note("ask", "cancel", id, which, ttl=ASKED)
         try:
             stored = await self._settled(id, timeout)
         except CallTimeoutError:
