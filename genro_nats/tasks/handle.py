@@ -38,7 +38,7 @@ class TaskHandle(Generic[T_co]):
         """Its value, once it is completed; waits without polling.
 
         Raises:
-            CallTimeoutError: not settled within ``timeout`` seconds; the task lives on.
+            CallTimeoutError: not settled, or its outcome not read, within ``timeout`` seconds; the task lives on.
             TaskCancelledError: it was cancelled.
             TaskFailedError: it died, expired, overran its deadline, or there was no room for its outcome
                 (``reason`` says which).

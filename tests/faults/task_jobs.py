@@ -89,6 +89,10 @@ def keep_attempt(path: str, directory: str) -> None:
     wait_for(f"{directory}/end", 30)
 
 
+def time_out() -> NoReturn:
+    raise TimeoutError("mine")
+
+
 def sum_of(data: bytes) -> str:
     """What shows that all of it came."""
     return hashlib.sha256(data).hexdigest()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from genro_nats import NatsExecutor
-from genro_nats.errors import TaskNotFoundError
+from genro_nats.errors import TaskCancelledError, TaskNotFoundError
 from genro_nats.tasks.handle import TaskHandle
 from genro_nats.testing import WorkerFactory
 from genro_nats.testing.suite import samples
@@ -45,9 +45,30 @@ async def test_an_id_whose_outcome_was_read_and_deleted_can_be_used_again(pool: 
     await forgotten(task)
     task = await pool(samples.add).options(id="once").enqueue(2)
     assert (await task.status()).id == "once"
-    # In another instance: this one remembers that the first outcome was deleted.
+    assert await task.result(10) == 3
+
+
+@pytest.mark.anyio
+async def test_an_id_is_free_as_soon_as_its_outcome_was_read(pool: NatsExecutor) -> None:
+    """Though workers delete it a moment later: who enqueues then gets a task, and its own outcome."""
+    once = pool(samples.add).options(id="daily", keep_result=False)
+    for n in range(10):
+        assert await (await once.enqueue(n)).result(10) == n + 1
+    later = await pool(samples.add).options(id="daily", delay=60).enqueue(1)
+    assert await later.cancel(10)
+    with pytest.raises(TaskCancelledError):
+        await later.result(10)
+
+
+@pytest.mark.anyio
+async def test_an_id_that_another_one_uses_again(pool: NatsExecutor) -> None:
+    once = pool(samples.add).options(id="shared", keep_result=False)
+    task = await once.enqueue(1)
+    assert await task.result(10) == 2
+    await forgotten(task)
     async with NatsExecutor("other", **pool_options(pool)) as other:
-        assert await other.task("once").result(10) == 3
+        await other(samples.add).options(id="shared").enqueue(2)
+        assert await task.result(10) == await other.task("shared").result(10) == 3
 
 
 @pytest.mark.anyio

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 from weakref import WeakSet
 
 from genro_nats.config import PoolOptions
@@ -12,22 +12,20 @@ from genro_nats.errors import (
     CallTimeoutError,
     ExecutorClosedError,
     ExecutorError,
-    TaskCancelledError,
-    TaskFailedError,
     TaskNotFoundError,
 )
 from genro_nats.executor.nats_tasks.graves import Graves
 from genro_nats.executor.nats_tasks.listening import Listening
 from genro_nats.executor.nats_tasks.lookup import Lookup
 from genro_nats.executor.nats_tasks.outcomes import Outcomes
+from genro_nats.executor.nats_tasks.reading import ASKED, Reading
 from genro_nats.executor.nats_tasks.recurring import Recurring
 from genro_nats.executor.nats_tasks.submit import Backlog, Submitter
 from genro_nats.executor.nats_tasks.watch import Watch
-from genro_nats.executor.wire import CallEncoder, load_reply
+from genro_nats.executor.wire import CallEncoder
 from genro_nats.tasks.backend import DeadLetter
 from genro_nats.tasks.record import Stored
 from genro_nats.tasks.request import TaskRequest
-from genro_nats.tasks.retry import MAX_DELAY
 from genro_nats.tasks.schedule import Schedule, ScheduleSpec
 from genro_nats.tasks.shelf import Shelf
 from genro_nats.tasks.status import TaskState, TaskStatus
@@ -37,12 +35,10 @@ from genro_nats.transport.clock import ServerClock
 from genro_nats.transport.identity import identity
 from genro_nats.transport.jetstream import JetStream
 from genro_nats.transport.nats import Connection
-from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox
+from genro_nats.transport.subjects import NONE, TaskSubjects, api_inbox, is_made_up
 from genro_nats.transport.transfer.transfer import Transfer
 
 __all__ = ["NatsTasks"]
-
-_ASKED: Final = MAX_DELAY  # seconds that a request waits for a worker: as long as a task may wait
 
 
 class NatsTasks:
@@ -60,7 +56,6 @@ class NatsTasks:
         assert options.subject is not None
         self._connection = connection
         self._options = options
-        self._codecs = encoder.codecs
         self._name = name
         self._subjects = subjects = TaskSubjects(options.prefix, options.subject)
         self._js = js = JetStream(
@@ -70,6 +65,7 @@ class NatsTasks:
         self._store = store = StateStore(js, subjects)
         self._outcomes = Outcomes(js, subjects, store, owner)
         self._shelf = shelf = Shelf(connection, subjects, options, transfer, owner)
+        self._reading = Reading(store, self._outcomes, shelf, encoder.codecs)
         self._listening = Listening(connection, subjects, self._outcomes, shelf, encoder.codecs)
         wait = options.overload == "wait"
         backlog = Backlog(js, subjects.tasks_stream, options.max_queued, wait=wait, name=name)
@@ -124,6 +120,7 @@ class NatsTasks:
         self._starting.cancel()
         await asyncio.gather(self._starting, return_exceptions=True)
         await self._listening.aclose()
+        await self._reading.aclose()
         await self._shelf.aclose()
         error = ExecutorClosedError(
             f"The executor '{self._name}' was shut down; its tasks live on.", executor=self._name
@@ -178,28 +175,9 @@ class NatsTasks:
     async def result(self, id: str, timeout: float | None) -> Any:
         """See ``TaskBackend``."""
         await self._look_at(id)
+        begun = asyncio.get_running_loop().time()
         stored = self._outcomes.known(id) or await self._settled(id, timeout)
-        try:
-            return await self._value(id, stored)
-        finally:
-            if not stored.keep:
-                self._outcomes.forget(id)
-                await self._store.note("ask", "forget", id, ttl=_ASKED)
-
-    async def _value(self, id: str, stored: Stored) -> Any:
-        """The value of a settled task, or what it ended in, raised."""
-        if stored.state is TaskState.CANCELLED:
-            raise TaskCancelledError(f"Task {id} was cancelled.", task_id=id)
-        if len(stored.outcome):
-            return load_reply(await self._shelf.frame(stored.outcome), self._codecs)
-        record = stored.record
-        raise TaskFailedError(
-            f"Task {id} ({record.function}) failed: {record.reason}. {record.error}".strip(),
-            task_id=id,
-            reason=record.reason,
-            error=record.error,
-            attempts=record.attempts,
-        )
+        return await self._reading.give(id, stored, timeout, begun)
 
     async def _settled(self, id: str, timeout: float | None) -> Stored:
         try:
@@ -220,7 +198,9 @@ class NatsTasks:
         if status.settled:
             return status.state is TaskState.CANCELLED
         await self._lookup.require_verified(id)
-        await self._store.note("ask", "cancel", id, ttl=_ASKED)
+        # Another task may come to have an id of somebody's own: this one is meant.
+        which = b"" if is_made_up(id) else b"%.6f" % status.created_at
+        await self._store.note("ask", "cancel", id, which, ttl=ASKED)
         try:
             stored = await self._settled(id, timeout)
         except CallTimeoutError:

@@ -64,7 +64,7 @@ class Outcomes:
         self._expected: OrderedDict[str, None] = OrderedDict()
         self._recent: OrderedDict[str, Stored] = OrderedDict()
         self._recent_bytes = 0
-        self._forgotten: OrderedDict[str, None] = OrderedDict()
+        self._forgotten: OrderedDict[str, int] = OrderedDict()  # sequences of what was read here
         self._reading: asyncio.Task[None] | None = None
         self._own: Subscription | None = None
         self.exists: Callable[[str], Awaitable[object]] | None = None  # raises TaskNotFoundError
@@ -140,10 +140,6 @@ class Outcomes:
         """The settled state. ``exists(id)`` is awaited where nothing is stored, and raises if there is no task."""
         if (kept := self._recent.get(id)) is not None:
             return kept
-        if id in self._forgotten:
-            raise TaskNotFoundError(
-                f"The outcome of task {id} was read, and deleted as asked (keep_result).", task_id=id
-            )
         waiter: asyncio.Future[Stored] = asyncio.get_running_loop().create_future()
         sure = id in self._expected
         entry = await self._entry(id)
@@ -176,11 +172,23 @@ class Outcomes:
             except TaskNotFoundError:
                 stored = await self._store.load(id)  # it may have ended between the two looks
                 if stored is None and not waiter.done():
+                    self._require_unread(id, None)
                     raise
         if stored is None:
             return
         if stored.settled and not waiter.done():
+            self._require_unread(id, stored)
             waiter.set_result(stored)
+
+    def _require_unread(self, id: str, stored: Stored | None) -> None:
+        """Raise TaskNotFoundError if what is there, or nothing, is what reading left of it.
+
+        Another task may have the same ``id=`` meanwhile; its outcome has another sequence.
+        """
+        if id in self._forgotten and (stored is None or self.was_read(id, stored)):
+            raise TaskNotFoundError(
+                f"The outcome of task {id} was read, and deleted as asked (keep_result).", task_id=id
+            )
 
     async def listen(self, id: str, listener: Listener, failing: Failing | None = None) -> None:
         """Call ``listener`` with each state that is stored from now on, ``failing`` if one is refused."""
@@ -250,7 +258,7 @@ class Outcomes:
         if entry is not None:
             for listener in list(entry.listeners):
                 listener(stored)
-        if not stored.settled:
+        if not stored.settled or self.was_read(id, stored):
             return
         expected = id in self._expected
         self._expected.pop(id, None)
@@ -268,14 +276,23 @@ class Outcomes:
             _, dropped = self._recent.popitem(last=False)
             self._recent_bytes -= len(dropped.outcome)
 
-    def forget(self, id: str) -> None:
-        """Its outcome was read, and is to be deleted: for us it is."""
-        self._forgotten[id] = None
+    def forget(self, id: str, seq: int) -> None:
+        """Its outcome, which has this sequence, was read and is to be deleted: for us it is."""
+        self._forgotten[id] = seq
         if len(self._forgotten) > _RECENT:
             self._forgotten.popitem(last=False)
         dropped = self._recent.pop(id, None)
         if dropped is not None:
             self._recent_bytes -= len(dropped.outcome)
+
+    def was_read(self, id: str, stored: Stored) -> bool:
+        """Is this an outcome that was read here, and is to be deleted?"""
+        return self._forgotten.get(id) == stored.seq
+
+    def keep(self, id: str, seq: int) -> None:
+        """Nobody could be asked to delete it: where it stayed it can be read again."""
+        if self._forgotten.get(id) == seq:
+            self._forgotten[id] = 0
 
     # -- after an outage ------------------------------------------------------
 

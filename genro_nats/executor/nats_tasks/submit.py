@@ -136,7 +136,7 @@ class Submitter:
 
     async def enqueue(self, request: TaskRequest) -> str:
         """Store one; the id of it, or of the one that is there."""
-        if request.options.id is not None and await self._store.load(request.id) is not None:
+        if request.options.id is not None and await self._is_kept(request.id):
             return request.id
         if self._backlog.limited and (existing := await self._key_holder(request)) is not None:
             return existing
@@ -145,6 +145,22 @@ class Submitter:
             return await self._enqueue(request)
         finally:
             self._backlog.landed()
+
+    async def _is_kept(self, id: str) -> bool:
+        """Is a task with this id running, or its outcome kept? One that was read here goes, and is waited for.
+
+        Raises TaskError when no worker deletes it.
+        """
+        for attempt in range(_ATTEMPTS):
+            stored = await self._store.load(id)
+            if stored is None or not self._outcomes.was_read(id, stored):
+                return stored is not None
+            await asyncio.sleep(backoff(attempt, *_PAUSE_FOR_KEY))
+        raise TaskError(
+            f"The outcome of an earlier task {id!r} was read, and no worker has deleted it yet (keep_result): "
+            "try again.",
+            task_id=id,
+        )
 
     async def _key_holder(self, request: TaskRequest) -> str | None:
         if request.options.key is None:

@@ -10,9 +10,10 @@ import asyncio
 import itertools
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from math import inf, isfinite
+from typing import Any, Final, NamedTuple
 
 from genro_nats.codec.blob import blob_id, is_referred
 from genro_nats.codec.codecs import Codecs
@@ -44,6 +45,19 @@ _PAUSE: Final = (0.05, 1.0)  # seconds between two looks whether an acknowledgem
 _LATE: Final = 5.0  # seconds
 _AT_START: Final = 10_000  # requests carried out at the start
 _CLOCKS: Final = 1.0  # seconds by which clocks may differ: a task younger than its cancelling is another one
+_SAME: Final = 0.001  # seconds by which two statements of when a task was created may differ
+_ASKS: Final = 4  # remembered for an id: tasks that had it one after the other
+
+
+class _Cancelling(NamedTuple):
+    """When it was asked for, and when the task that is meant was created, if that was said (else None)."""
+
+    asked_at: float
+    created_at: float | None
+
+    def is_for(self, created_at: float | None) -> bool:
+        """Is a task created then meant, rather than a later one with the same id? None: unknown, so it may be."""
+        return None in (created_at, self.created_at) or created_at <= self.created_at + _SAME  # type: ignore[operator]
 
 
 class Asks:
@@ -70,7 +84,7 @@ class Asks:
         self._lease = lease
         self._doing: set[asyncio.Task[None]] = set()
         self._subscriptions: list[Subscription] = []
-        self._cancelled: OrderedDict[str, float] = OrderedDict()  # by id: when that was asked
+        self._cancelled: OrderedDict[str, tuple[_Cancelling, ...]] = OrderedDict()  # by id
         self._listening = False
 
     async def start(self) -> None:
@@ -113,22 +127,22 @@ class Asks:
         asked = [self._read(message.subject) for message in stored]
         for (verb, id), message in zip(asked, stored, strict=True):
             if verb == "cancel":
-                self._cancel_here(id, from_rfc3339(message.time))
-        for verb, id in asked:
+                self._cancel_here(id, _Cancelling(from_rfc3339(message.time), _number(message.data)))
+        for (verb, id), message in zip(asked, stored, strict=True):
             if verb == "cancel":
-                await self._carry_out(verb, id)
-            else:
-                self._spawn(self._carry_out(verb, id))  # it may have to wait until somebody takes tasks
+                await self._carry_out(verb, id, message.data)
+            else:  # it may have to wait until somebody takes tasks
+                self._spawn(self._carry_out(verb, id, message.data))
 
     # -- hearing ------------------------------------------------------------------
 
     def _heard(self, message: Message) -> None:
         verb, id = self._read(message.subject)
         if verb == "cancel":
-            self._cancel_here(id, self._now())
+            self._cancel_here(id, _Cancelling(self._now(), _number(message.data)))
 
     def _chosen(self, message: Message) -> None:
-        self._spawn(self._carry_out(*self._read(message.subject)))
+        self._spawn(self._carry_out(*self._read(message.subject), message.data))
 
     @staticmethod
     def _read(subject: str) -> tuple[str, str]:
@@ -137,17 +151,24 @@ class Asks:
 
     def is_cancelled(self, task: TaskMessage, delivery: Delivery) -> bool:
         """Was its cancelling asked for? What was asked of an earlier task with its id is not meant for it."""
-        asked_at = self._cancelled.get(task.id)
+        asked = self._cancelled.get(task.id)
+        if asked is None:
+            return False
         created_at = task.created_at or delivery.info.stored_at
-        return asked_at is not None and created_at <= asked_at + _CLOCKS
+        told = _created_at(task, delivery.headers, delivery.info.stored_at)
+        return any(one.is_for(told) and created_at <= one.asked_at + _CLOCKS for one in asked)
 
-    def _cancel_here(self, id: str, asked_at: float) -> None:
-        self._cancelled[id] = asked_at
+    def _cancel_here(self, id: str, asked: _Cancelling) -> None:
+        others = [one for one in self._cancelled.get(id, ()) if one.created_at != asked.created_at]
+        # Requests may be heard late and twice: one for an earlier task must not hide that for a later one.
+        self._cancelled[id] = (*others[1 - _ASKS :], asked)
         self._cancelled.move_to_end(id)
         if len(self._cancelled) > _REMEMBERED:
             self._cancelled.popitem(last=False)
         held = self._held(id)
-        if held is not None:
+        if held is not None and asked.is_for(
+            _created_at(held.task, held.delivery.headers, held.delivery.info.stored_at)
+        ):
             held.cancel()
 
     def _spawn(self, work: Any) -> None:
@@ -162,10 +183,10 @@ class Asks:
 
     # -- carrying out ---------------------------------------------------------------
 
-    async def _carry_out(self, verb: str, id: str) -> None:
+    async def _carry_out(self, verb: str, id: str, data: bytes) -> None:
         try:
             if verb == "cancel":
-                await self._cancel_waiting(id)
+                await self._cancel_waiting(id, _Cancelling(inf, _number(data)))
             elif verb == "forget":
                 await self._forget(id)
         except SequenceConflictError:
@@ -174,7 +195,7 @@ class Asks:
             # Who is given its message settles it.
             log.warning("task %s was asked to %s: %s", id, verb, error)
 
-    async def _cancel_waiting(self, id: str) -> None:
+    async def _cancel_waiting(self, id: str, asked: _Cancelling) -> None:
         """Settle a task that nobody runs. One that runs is ended by who holds it."""
         for _ in range(_ATTEMPTS):
             stored = await self._store.load(id)
@@ -185,9 +206,12 @@ class Asks:
             waiting = await self._lookup.message(id)
             if waiting is None:
                 break  # it was never there, or has just ended
+            task = read_message(waiting.data, waiting.subject)
+            if not asked.is_for(_created_at(task, waiting.headers, from_rfc3339(waiting.time))):
+                return  # a later one with this id; what is asked of that may stand in the place of this
             try:
                 await self._settle_cancelled(
-                    id, waiting, stored.record if stored else None, stored.seq if stored else 0
+                    id, task, waiting, stored.record if stored else None, stored.seq if stored else 0
                 )
             except SequenceConflictError:
                 continue
@@ -198,9 +222,8 @@ class Asks:
         await self.done("cancel", id)
 
     async def _settle_cancelled(
-        self, id: str, waiting: StoredMessage, record: Record | None, seq: int
+        self, id: str, task: TaskMessage, waiting: StoredMessage, record: Record | None, seq: int
     ) -> None:
-        task = read_message(waiting.data, waiting.subject)
         created = task.created_at or from_rfc3339(waiting.time)
         base = record or Record(TaskState.PENDING, created, function=task.function, keep=task.keep)
         settled = base.to(
@@ -265,3 +288,23 @@ class Asks:
             return name
         fired = datetime.fromtimestamp(delivery.info.stored_at, UTC)
         return f"{name}.{fired:%Y%m%dT%H%M%SZ}"
+
+
+def _created_at(task: TaskMessage, headers: Mapping[str, str], stored_at: float) -> float | None:
+    """When it was created, as anybody who looks at it says; None: they may differ.
+
+    A message that the server moved has another time than before; it says itself when it was created, if
+    its caller did as is usual.
+    """
+    if task.created_at is not None:
+        return task.created_at
+    return None if fired_by(headers) else stored_at
+
+
+def _number(data: bytes) -> float | None:
+    """The number in a request; None: it has none."""
+    try:
+        found = float(data)
+    except ValueError:
+        return None
+    return found if isfinite(found) else None

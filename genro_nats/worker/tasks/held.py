@@ -279,6 +279,9 @@ class HeldTask(Settlement):
     def cancel(self) -> None:
         """Its cancelling is asked for: it never begins, or is asked to end and after a grace time ended."""
         self.cancelled = True
+        # Who settles what waits may take it for that. Unclaimed, its end could come when that is read and deleted
+        # already, and would be stored as the end of the next task with its id.
+        self.claim()
         if self.work is not None and not self.work.done:
             self._service.children.ask(self.work, ExecutorError("The task was cancelled."))
 
