@@ -119,7 +119,7 @@ class Replies:
             self._broken(pending, self._too_large(own))
         elif pending.pulling is None:
             self._deliver(pending, frame)
-        elif pending.pulled not in _OUTCOMES:  # else it is what is being pulled, sent again
+        elif not _has_outcome(pending):  # else it is that, sent again
             pending.backlog.append(frame)
             if frame.flags & Flag.REFERRED and self._reminding is None:
                 self._reminding = self._loop.call_later(REMIND, self._remind)
@@ -244,6 +244,12 @@ class Replies:
         elif not isinstance(error, ExecutorError):
             error = ExecutorError(f"The result could not be put together: {type(error).__name__}: {error}")
         self._on_broken(pending, error)
+
+
+def _has_outcome(pending: Pending) -> bool:
+    """Is a call's outcome being pulled, or does it wait behind what is? Nothing comes after it but itself."""
+    last = pending.backlog[-1].kind if pending.backlog else pending.pulled
+    return last in _OUTCOMES
 
 
 def _named_in(message: Message) -> set[bytes]:

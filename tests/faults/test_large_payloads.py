@@ -153,6 +153,26 @@ async def test_what_waits_behind_a_pull_of_its_call_is_wanted(
     await until(lambda: replies._reminding is None)
 
 
+async def test_an_outcome_that_is_sent_again_waits_once(narrow: Fleet, notes: Notes) -> None:
+    """Behind a pull that takes long; what was pulled by then would else be asked for anew."""
+    await narrow.worker(max_workers=1)
+    pool = narrow.caller(timeout=20)
+    call = asyncio.create_task(pool.submit(jobs.late_bytes, notes.path, 5.0, 10))
+    await notes.wait()
+    engine: Any = pool._home.engine  # type: ignore[union-attr]
+    (pending,) = pending_of(pool)
+    pending.pulling, pending.pulled = asyncio.create_task(asyncio.sleep(20)), FrameKind.PROGRESS
+    reference = Reference(bytes(16), 5_000_000, transfer_of(pool).line.owner_subject)
+    start = encode(Frame(FrameKind.REPLY, pending.call.id))
+    outcome, _ = decode(refer(start, reference))
+    item = Frame(FrameKind.PROGRESS, pending.call.id)
+    for frame in (item, item, outcome, outcome, item, outcome):
+        engine._replies._frame(frame, pending.worker, 100)
+    assert list(pending.backlog) == [item, item, outcome]
+    call.cancel()
+    await asyncio.gather(call, return_exceptions=True)
+
+
 async def test_a_caller_may_resize_what_it_sent_once_its_call_has_failed(narrow: Fleet) -> None:
     await narrow.worker(max_workers=1)
     memory = bytearray(3_000_000)
