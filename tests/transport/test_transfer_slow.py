@@ -171,7 +171,7 @@ async def test_what_waits_for_a_lost_owner_ends_with_it(site: Site, monkeypatch:
 
 
 async def test_what_waits_for_its_turn_is_not_forgotten(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(puller, "_REMIND", 0.05)
+    monkeypatch.setattr(puller, "REMIND", 0.05)
     owner, one = await site(), await site()
     held = Held(owner, 0)
     first = [asyncio.create_task(pulled(one, owner, bytes(1_000_000))) for _ in range(4)]
