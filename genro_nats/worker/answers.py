@@ -64,20 +64,23 @@ def value_reply(
     except PayloadTooLargeError as error:
         return error_reply(frame, error, started, flags, limit)
     except CodecError as error:
-        name = frame.name.decode(errors="replace")
+        name = _name(frame)
         wrapped = CodecError(f"The result of {name} can't be sent back: {error}", function=name)
         return error_reply(frame, wrapped, started, flags, limit)
     except BaseException as error:  # a __reduce__ may raise anything
         return error_reply(frame, error, started, flags, limit)
 
 
+def _name(call: About) -> str:
+    return call.name.decode(errors="replace")
+
+
 def _fitting(parts: list[Buffer], limit: int, what: str, call: About) -> list[Buffer]:
     """The chunks. Raises PayloadTooLargeError if they are more than ``limit`` bytes."""
     length = sum(map(size, parts))
     if length > limit:
-        name = call.name.decode(errors="replace")
         raise PayloadTooLargeError(
-            f"{what} of {name} takes {length:,} bytes; the worker sends {limit:,} (max_payload_size).",
+            f"{what} of {_name(call)} takes {length:,} bytes; the worker sends {limit:,} (max_payload_size).",
             size=length,
             limit=limit,
         )
@@ -90,7 +93,7 @@ def item_frame(frame: Frame, value: Any, limit: int = MAX_RAW) -> list[Buffer]:
     try:
         body, buffers = codec.dumps(value)
     except CodecError as error:
-        name = frame.name.decode(errors="replace")
+        name = _name(frame)
         raise CodecError(f"An item of {name} can't be sent: {error}", function=name) from error
     item = Frame(FrameKind.ITEM, frame.id, body=body, buffers=buffers, flags=codec.flag)
     return _fitting(chunks(press(item, accepted(frame.flags))), limit, "An item", frame)
@@ -177,7 +180,7 @@ def _task_error(error: BaseException, frame: Frame) -> bytes:
     facts: dict[str, Any] = {"types": types, "text": text, "retry": asked_delay(error)}
     if issubclass(kind, FunctionNotFoundError):
         missed = _field(error, "function")
-        facts["missing"] = missed in (frame.name.decode(errors="replace"), facts_in(frame).get("at", ""))
+        facts["missing"] = missed in (_name(frame), facts_in(frame).get("at", ""))
     if issubclass(kind, NotAllowedError):
         facts["refused"] = _field(error, "reason")
     meta = json.dumps(facts).encode()

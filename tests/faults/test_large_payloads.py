@@ -153,6 +153,10 @@ async def test_what_waits_behind_a_pull_of_its_call_is_wanted(
     await until(lambda: replies._reminding is None)
 
 
+async def endless() -> None:
+    await asyncio.Event().wait()
+
+
 async def test_an_outcome_that_is_sent_again_waits_once(narrow: Fleet, notes: Notes) -> None:
     """Behind a pull that takes long; what was pulled by then would else be asked for anew."""
     await narrow.worker(max_workers=1)
@@ -161,7 +165,7 @@ async def test_an_outcome_that_is_sent_again_waits_once(narrow: Fleet, notes: No
     await notes.wait()
     engine: Any = pool._home.engine  # type: ignore[union-attr]
     (pending,) = pending_of(pool)
-    pending.pulling, pending.pulled = asyncio.create_task(asyncio.sleep(20)), FrameKind.PROGRESS
+    pending.pulling, pending.pulled = asyncio.create_task(endless()), FrameKind.PROGRESS
     reference = Reference(bytes(16), 5_000_000, transfer_of(pool).line.owner_subject)
     start = encode(Frame(FrameKind.REPLY, pending.call.id))
     outcome, _ = decode(refer(start, reference))
